@@ -61,16 +61,14 @@ def loglikelihoods(
         ParameterError: for a continuation without a token, a text longer than the
             model's positions, an attention that takes no block mask.
     """
-    paths = [
-        encode_pair(tokenizer, context, continuation)
-        for context, continuations in requests
-        for continuation in continuations
-    ]
+    paths = encode_pairs(
+        tokenizer, [(c, text) for c, texts in requests for text in texts]
+    )
     _check(model, paths, token_budget)
-    budget = token_budget or _default_budget(model, on_cpu=512)
+    budget = token_budget or _default_budget(model, 512, 4096)
     scores = run_packs(model, paths, budget, _score, progress)
-    ends = np.cumsum([len(continuations) for _, continuations in requests])
-    return np.split(np.array(scores, dtype=np.float64), ends[:-1])
+    parts = np.cumsum([len(continuations) for _, continuations in requests])
+    return np.split(np.array(scores, dtype=np.float64), parts)[: len(requests)]
 
 
 def generate(
@@ -97,46 +95,61 @@ def generate(
             f"max_new_tokens, stop: got {max_new_tokens}, {stop!r}; allowed: an integer"
             ' from 1, a text; e.g. max_new_tokens=32, stop="\\n"'
         )
-    starts = [_encode(tokenizer, p) or [_first_token(tokenizer)] for p in prompts]
+    encoded = _encode(tokenizer, prompts)
+    starts = [encoded[prompt] or [_first_token(tokenizer)] for prompt in prompts]
     paths = [TokenPath(tokens, len(tokens)) for tokens in starts]
     _check(model, paths, token_budget, max_new_tokens)
-    budget = token_budget or _default_budget(model, on_cpu=2048)
+    budget = token_budget or _default_budget(model, 2048, 8192)
     ended = partial(
         _ended, tokenizer, _end_tokens(model, tokenizer), stop, max_new_tokens
     )
     return run_packs(model, paths, budget, partial(_grow, ended=ended), progress)
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str
-) -> TokenPath:
-    """Tokenise a context and its continuation together, and find where they part.
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]]
+) -> list[TokenPath]:
+    """Tokenise contexts and continuations together, and find where they part.
 
     As in lm-eval, blanks that end the context count to the continuation, and BOS (else
     EOS) stands for an empty context. A token that spans both is scored: there lm-eval
     joins the context's own tokens with the tail of the whole, which spells neither.
     """
+    texts = [
+        text for context, end in pairs for text in (context.rstrip(), context + end)
+    ]
+    tokens = _encode(tokenizer, texts)
     first = _first_token(tokenizer)
-    if context:
-        whole = _encode(tokenizer, context + continuation)
-        start = common_length(_encode(tokenizer, context.rstrip()), whole)
-    else:
-        whole = tokenizer.encode(continuation, add_special_tokens=False)
-        start = int(whole[:1] == [first])
-    if start == 0:
-        whole, start = [first, *whole], 1
-    if start == len(whole):
-        raise ParameterError(
-            f"continuation: got {continuation!r}, which adds no token to its context;"
-            " allowed: a text; look at the options of this task"
-        )
-    return TokenPath(whole[:-1], start, tuple(whole[start:]))
+    paths = []
+    for context, continuation in pairs:
+        whole = tokens[context + continuation]
+        start = common_length(tokens[context.rstrip()], whole)
+        if not context:
+            whole = tokenizer.encode(continuation, add_special_tokens=False)
+            start = int(whole[:1] == [first])
+        if start == 0:
+            whole, start = [first, *whole], 1
+        if start == len(whole):
+            raise ParameterError(
+                f"continuation: got {continuation!r}, which adds no token to its"
+                " context; allowed: a text; look at the options of this task"
+            )
+        paths.append(TokenPath(whole[:-1], start, tuple(whole[start:])))
+    return paths
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return a text's tokens, with BOS where the tokenizer sets it, never twice."""
-    opened = text.startswith(tokenizer.decode([_first_token(tokenizer)]))
-    return tokenizer.encode(text, add_special_tokens=not opened)
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str]
+) -> dict[str, list[int]]:
+    """Return every text's tokens, with BOS where the tokenizer sets it, never twice."""
+    first = tokenizer.decode([_first_token(tokenizer)])
+    tokens: dict[str, list[int]] = {}
+    for opened in (False, True):
+        some = [text for text in set(texts) if text.startswith(first) is opened]
+        if some:
+            encoded = tokenizer(some, add_special_tokens=not opened)["input_ids"]
+            tokens |= zip(some, encoded, strict=True)
+    return tokens
 
 
 def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -177,9 +190,9 @@ def _check(
         )
 
 
-def _default_budget(model: PreTrainedModel, on_cpu: int) -> int:
+def _default_budget(model: PreTrainedModel, on_cpu: int, on_gpu: int) -> int:
     """Return new tokens per pass that keep the device busy and the mask small."""
-    return on_cpu if model.device.type == "cpu" else 8192
+    return on_cpu if model.device.type == "cpu" else on_gpu
 
 
 def _score(cache: PrefixCache, tree: Tree, pack: list[TokenPath]) -> list[float]:
@@ -189,9 +202,9 @@ def _score(cache: PrefixCache, tree: Tree, pack: list[TokenPath]) -> list[float]
     places = np.concatenate([branch[-length:] for branch, length in tails])
     keep, rows = np.unique(places, return_inverse=True)
     logits = cache.run(tree.tokens, tree.depths, tree.allowed, keep.tolist())
-    targets = torch.tensor([token for path in pack for token in path.targets])
-    chosen = logits[rows, targets] - logits.logsumexp(-1)[rows]
-    return [part.sum().item() for part in chosen.double().split(lengths)]
+    targets = [token for path in pack for token in path.targets]
+    chosen = (logits[rows, targets] - logits.logsumexp(-1)[rows]).cpu().double()
+    return [part.sum().item() for part in chosen.split(lengths)]
 
 
 def _grow(

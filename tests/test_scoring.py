@@ -33,14 +33,14 @@ FACTS = [
 ]
 SHAPE = {
     "vocab_size": 600,
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
+    "head_dim": 16,
     "max_position_embeddings": 1024,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 1,
@@ -52,7 +52,7 @@ MODELS = {
         Gemma3TextConfig(
             **SHAPE,
             sliding_window=13,
-            query_pre_attn_scalar=8,
+            query_pre_attn_scalar=16,
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         )
     ),
@@ -104,6 +104,12 @@ def requests():
     ]
 
 
+def encode(tokenizer, context, continuation):
+    """Return the tokens of one pair and where they part."""
+    [path] = scoring.encode_pairs(tokenizer, [(context, continuation)])
+    return path
+
+
 def plain(model, path) -> float:
     """Return the log-likelihood of a path's targets by one forward pass of its own."""
     tokens = torch.tensor([[*path.tokens, path.targets[-1]]])
@@ -114,7 +120,7 @@ def plain(model, path) -> float:
 
 def plain_scores(model, tokenizer, requests) -> list[np.ndarray]:
     return [
-        np.array([plain(model, scoring.encode_pair(tokenizer, c, o)) for o in options])
+        np.array([plain(model, encode(tokenizer, c, o)) for o in options])
         for c, options in requests
     ]
 
@@ -172,7 +178,7 @@ def count_tokens(model, limit: int | None = None, error: Exception | None = None
 
 def test_every_shared_token_runs_once(llama, tokenizer, requests):
     paths = [
-        tuple(scoring.encode_pair(tokenizer, context, option).tokens)
+        tuple(encode(tokenizer, context, option).tokens)
         for context, options in requests
         for option in options
     ]
@@ -237,16 +243,17 @@ def test_no_requests_no_scores(llama, tokenizer):
 )
 def test_blanks_before_a_continuation_count_to_it(bos, context, continuation, scored):
     tokenizer = make_tokenizer(bos=bos)
-    path = scoring.encode_pair(tokenizer, context, continuation)
+    path = encode(tokenizer, context, continuation)
     assert tokenizer.decode(path.targets) == scored
-    assert path.tokens[0] == (0 if bos or context.strip() else 1) or not bos
+    if bos or not context.strip():
+        assert path.tokens[0] == (0 if bos else 1)
     assert tuple(path.tokens[path.start :]) == path.targets[:-1]
 
 
 def test_a_token_that_spans_the_boundary_is_scored(tokenizer):
     whole = tokenizer.encode("Mji mkuu ni Nairobi")
     inside = len("Mji mkuu ni Nai")
-    path = scoring.encode_pair(
+    path = encode(
         tokenizer, "Mji mkuu ni Nairobi"[:inside], "Mji mkuu ni Nairobi"[inside:]
     )
     assert [*path.tokens, path.targets[-1]] == whole
@@ -254,8 +261,8 @@ def test_a_token_that_spans_the_boundary_is_scored(tokenizer):
 
 
 def test_a_written_bos_is_not_doubled(tokenizer):
-    path = scoring.encode_pair(tokenizer, "<s>Mji mkuu", " wa Kenya")
-    assert path.tokens == scoring.encode_pair(tokenizer, "Mji mkuu", " wa Kenya").tokens
+    path = encode(tokenizer, "<s>Mji mkuu", " wa Kenya")
+    assert path.tokens == encode(tokenizer, "Mji mkuu", " wa Kenya").tokens
 
 
 @pytest.mark.parametrize(
