@@ -111,8 +111,8 @@ class Endpoint:
         if not os.environ.get("OPENAI_API_KEY"):
             raise ParameterError(
                 f"teacher: {model!r} needs the environment variable OPENAI_API_KEY "
-                f"(and OPENAI_BASE_URL for a server other than OpenAI's); set it, or use "
-                f"-p teacher miniature"
+                f"(and OPENAI_BASE_URL for another server than OpenAI's); set it, or "
+                f"use -p teacher miniature"
             )
         self.name = model
         self.decoding = {
