@@ -16,8 +16,8 @@ import pandas as pd
 
 from maple_utils import instructions, metrics, models, params, results
 from maple_utils.languages import ParameterError
-from maple_utils.prompts import Prompt
 from maple_utils.tasks import Task, TaskData
+from maple_utils.tasks.prompts import Prompt
 
 
 @dataclass(frozen=True)

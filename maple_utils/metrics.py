@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maple_utils.prompts import parse_answer, parse_choice
 from maple_utils.tasks import Example, Task
+from maple_utils.tasks.prompts import parse_answer, parse_choice
 
 ARTICLES = {
     "en": r"\b(a|an|the)\b",

@@ -76,14 +76,23 @@ PARAMETERS: dict[str, Parameter] = {
     "max_length": Parameter(int, low=16, high=131072, example="1024"),
     "heldout": Parameter(int, low=1, high=10000, example="20"),
     "adapters": Parameter(list, example="runs/a/adapter,runs/b/adapter"),
+    "prompt_template": Parameter(str, choices=("plain", "instruction")),
+    "prompt_language": Parameter(str, choices=("en", "own")),
+    "max_new_tokens": Parameter(int, low=0, high=4096, example="32"),
+    "token_budget": Parameter(int, low=0, high=10**7, example="4096"),
 }
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
     output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size micro_batch
     max_length heldout""".split()
 
+EVALUATE = """base_model instruction_data rank bits seed adapters tasks languages shots
+    scoring limit hub_root output_dir prompt_template prompt_language max_new_tokens
+    token_budget""".split()
+
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "02_train": tuple(TRAIN),
+    "03_evaluate": tuple(EVALUATE),
 }
 
 
@@ -97,10 +106,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> SimpleNamespace:
     Raises:
         ParameterError: one line with the parameter, what was given, what is allowed.
     """
-    known = NOTEBOOKS[notebook]
     for name in injected_names(namespace.get("In", [])):
-        check_known(name, known)
-    values = {name: convert(name, namespace[name]) for name in known}
+        check_known(name, tuple(PARAMETERS))  # one file may serve several notebooks
+    values = {name: convert(name, namespace[name]) for name in NOTEBOOKS[notebook]}
     check_writable(values["output_dir"])
     return SimpleNamespace(**values)
 
@@ -117,7 +125,7 @@ def check_known(name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise ParameterError(f"{name}: not a parameter of this notebook; {hint}")
+        raise ParameterError(f"{name}: not a parameter of any notebook; {hint}")
 
 
 def convert(name: str, value: Any) -> Any:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maple_utils import claims, findings
+from maple_utils import claims
+from maple_utils.claims import findings
 from maple_utils.languages import ParameterError, resource_level
 from tests import simulated_claims as simulated
 

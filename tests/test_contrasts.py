@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from maple_utils import contrasts
+from maple_utils.claims import contrasts
 from tests import simulated_claims as simulated
 
 FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maple_utils import effects
+from maple_utils.claims import effects
 from maple_utils.languages import LANGUAGES
 from tests import simulated_claims as simulated
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from maple_utils.prompts import (
+from maple_utils.tasks import TASKS, Example, TaskData
+from maple_utils.tasks.prompts import (
     all_words,
     build,
     fit,
@@ -10,7 +11,6 @@ from maple_utils.prompts import (
     parse_answer,
     parse_choice,
 )
-from maple_utils.tasks import TASKS, Example, TaskData
 
 CHOICE = Example("0", "It rains.", "effect", ("Streets are wet.", "It is dry."), 0)
 SHOT = Example("1", "It snows.", "cause", ("It is cold.", "It is hot."), 0)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from maple_utils import contrasts, slopes
+from maple_utils.claims import contrasts, slopes
 from maple_utils.languages import resource_level
 from tests import simulated_claims as simulated
 

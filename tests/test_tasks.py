@@ -10,8 +10,8 @@ import yaml
 
 from maple_utils import params
 from maple_utils.languages import LANGUAGES, ParameterError
-from maple_utils.sources import load_rows
 from maple_utils.tasks import PAPER_TASKS, TASKS, available, load_task, select
+from maple_utils.tasks.sources import load_rows
 
 SQUAD = {"text": ["Nairobi", "Nairobi"], "answer_start": [3, 3]}
 NO_ANSWER = {"text": [""], "answer_start": [-1]}

@@ -137,7 +137,7 @@ def faulty(tmp_path_factory) -> Path:
         ({"rank": "thirty-two"}, "rank: got 'thirty-two'; allowed: an integer"),
         ({"bits": 5}, "bits: got 5; allowed: one of 4, 8, 16"),
         ({"languages": "klingon"}, "languages: got 'klingon'"),
-        ({"rnak": 32}, "rnak: not a parameter of this notebook; did you mean rank?"),
+        ({"rnak": 32}, "rnak: not a parameter of any notebook; did you mean rank?"),
         ({"base_model": "lama"}, "base_model: got 'lama'; allowed: miniature-llama"),
         ({"instruction_data": "FAULTY/no-output"}, "lacks output"),
         ({"instruction_data": "FAULTY/empty"}, "1 of 2 rows"),

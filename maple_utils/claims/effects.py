@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from maple_utils.contrasts import (
+from maple_utils.claims.contrasts import (
     RUN,
     WHERE,
     NotTestable,

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from maple_utils.languages import ParameterError, check_languages
-from maple_utils.sources import Row, Source, has_split, is_held, load_rows
+from maple_utils.tasks.sources import Row, Source, has_split, is_held, load_rows
 
 METRICS = {
     "choice": ("accuracy", "accuracy_bytes"),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 
-from maple_utils.contrasts import (
+from maple_utils.claims.contrasts import (
     RUN,
     WHERE,
     Estimate,

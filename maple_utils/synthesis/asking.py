@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from maple_utils.languages import ParameterError
-from maple_utils.teachers import Answer, Retry, Teacher
+from maple_utils.synthesis.teachers import Answer, Retry, Teacher
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils.contrasts import (
+from maple_utils.claims.contrasts import (
     RUN,
     WHERE,
     Estimate,
@@ -22,7 +22,7 @@ from maple_utils.contrasts import (
     split,
     student,
 )
-from maple_utils.slopes import bootstrap_examples, slope_difference
+from maple_utils.claims.slopes import bootstrap_examples, slope_difference
 
 LEVEL = 0.05
 NEAR = 5.0  # points below GPT-4 that still count as near it (ours)

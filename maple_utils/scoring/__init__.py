@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils.languages import ParameterError
-from maple_utils.prefixes import (
+from maple_utils.scoring.prefixes import (
     PrefixCache,
     TokenPath,
     Tree,

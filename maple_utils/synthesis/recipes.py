@@ -12,11 +12,11 @@ import pandas as pd
 import regex
 from datasets import Dataset
 
-from maple_utils import filters
-from maple_utils.asking import Request, Session, ask_all, estimate
-from maple_utils.filters import Settings
 from maple_utils.languages import LANGUAGES, ParameterError
-from maple_utils.teachers import Answer, Teacher, Translator, hash_of
+from maple_utils.synthesis import filters
+from maple_utils.synthesis.asking import Request, Session, ask_all, estimate
+from maple_utils.synthesis.filters import Settings
+from maple_utils.synthesis.teachers import Answer, Teacher, Translator, hash_of
 
 COLUMNS = ["id", "language", "instruction", "input", "output"]
 UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks again
@@ -301,7 +301,7 @@ def multialpaca(
     translator: Translator,
     session: Session,
     settings: Settings = Settings(),  # noqa: B008 (frozen)
-    rounds: Rounds = Rounds(),  # noqa: B008
+    rounds: Rounds = Rounds(),
     seed: int = 0,
 ) -> Made:
     """Translate seeds, then let the teacher write tasks in rounds, filtered each time.
@@ -341,7 +341,7 @@ def estimate_multialpaca(
     languages: Sequence[str],
     teacher: Teacher,
     session: Session,
-    rounds: Rounds = Rounds(),  # noqa: B008
+    rounds: Rounds = Rounds(),
 ) -> pd.DataFrame:
     """Estimate the teacher's calls; prompts with English seeds stand in for the real.
 

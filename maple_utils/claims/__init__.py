@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from maple_utils import findings
-from maple_utils.contrasts import NotTestable, changes, holm, primary
-from maple_utils.findings import LEVEL, Evidence, Finding
+from maple_utils.claims import findings
+from maple_utils.claims.contrasts import NotTestable, changes, holm, primary
+from maple_utils.claims.findings import LEVEL, Evidence, Finding
 from maple_utils.languages import check_languages, resource_level
 
-REFERENCE = Path(__file__).parent / "data" / "reference_results.csv"
+REFERENCE = Path(__file__).parents[1] / "data" / "reference_results.csv"
 
 
 @dataclass(frozen=True)
