@@ -1,18 +1,20 @@
 """Pretrain the two miniature base models, Llama and Mistral architecture, from a seed.
 
-    python -m maple_utils.miniature.pretrain OUT [--steps 1600] [--seed 0]
+    python -m maple_utils.miniature.pretrain OUT [--seed 0]
 
 Each text is a page of the notice board, in one language. Languages come in unequal
 amounts (SHARE), so that the models are strong in some and weak in others, as large
 ones are. Where a text cannot be foreseen (which country has which weekday), the loss
 leaves it out: counting only what can be known or read makes the models learn to read
-several times sooner.
+several times sooner. A second, shorter stage has longer rows with exams in them, as
+the web has, so that the models can take examples from their prompt.
 """
 
 import argparse
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -40,8 +43,7 @@ SHARE = {
     "ta": 0.05,
     "sw": 0.04,
 }
-VOCABULARY, LENGTH, ROWS = 3072, 224, 16  # tokens; tokens per row; rows per step
-PEAK_RATE = 0.005
+VOCABULARY = 3072  # tokens
 # Marks of the Indic scripts belong to their word; GPT-2's own pattern cuts them off.
 WORDS = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]|\s")
 
@@ -125,19 +127,71 @@ def newspaper(rng: random.Random, language: str) -> list[Piece]:
     return [(f"{headline}\n{article}", True)]
 
 
-TEXTS = {lists: 0.28, page: 0.50, story: 0.13, atlas: 0.05, newspaper: 0.04}
+def exam(rng: random.Random, language: str) -> list[Piece]:
+    """Ask one question on each of several texts, in English words or the language's."""
+    words, pieces = world.sentences(language), []
+    form = rng.choice(
+        (
+            "Text: {}\nQuestion: {}\nAnswer:",
+            f"{{}}\n{words['question']} {{}}\n{words['answer']}",
+        )
+    )
+    for _ in range(rng.randint(3, 8)):
+        item = items.reading(rng, language, world.COUNTRIES, rng.randint(2, 5))
+        pieces.append((form.format(item.text, item.question), False))
+        pieces += [(f" {item.answer}", True), ("\n\n", False)]
+    return pieces[:-1]
 
 
-def draw_text(rng: random.Random, language: str) -> list[Piece]:
+def quiz(rng: random.Random, language: str) -> list[Piece]:
+    """Ask for causes and effects."""
+    asks = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+    pieces = []
+    for _ in range(rng.randint(3, 8)):
+        item = items.causal(rng, language, world.COUNTRIES)
+        asked = f"Premise: {item.premise}\nQuestion: {asks[item.asked]}\nAnswer:"
+        pieces += [(asked, False), (f" {item.right}", True), ("\n\n", False)]
+    return pieces[:-1]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is read: kinds of text by share, tokens per row, rows per step, steps."""
+
+    texts: dict[Callable[[random.Random, str], list[Piece]], float]
+    length: int
+    rows: int
+    steps: int
+    peak_rate: float
+
+
+FIRST = Stage(
+    {lists: 0.28, page: 0.50, story: 0.13, atlas: 0.05, newspaper: 0.04},
+    length=224,
+    rows=16,
+    steps=2000,
+    peak_rate=0.005,
+)
+SECOND = Stage(
+    {exam: 0.50, quiz: 0.10, lists: 0.10, page: 0.15, story: 0.05, atlas: 0.05}
+    | {newspaper: 0.05},
+    length=640,
+    rows=6,
+    steps=700,
+    peak_rate=0.003,
+)
+
+
+def draw_text(stage: Stage, rng: random.Random, language: str) -> list[Piece]:
     """Draw one pretraining text."""
-    return rng.choices(list(TEXTS), list(TEXTS.values()))[0](rng, language)
+    return rng.choices(list(stage.texts), list(stage.texts.values()))[0](rng, language)
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train one byte-level BPE tokenizer on equal amounts of all languages."""
     rng = random.Random(f"tokenizer {seed}")
     texts = [
-        "".join(text for text, _ in draw_text(rng, language))
+        "".join(text for text, _ in draw_text(FIRST, rng, language))
         for language in world.LANGUAGES
         for _ in range(3000)
     ]
@@ -170,27 +224,25 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def draw_rows(
-    tokenizer: PreTrainedTokenizerFast, rng: random.Random
+    stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: random.Random
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield rows of LENGTH tokens and their labels, each row in one language."""
+    """Yield rows of tokens and their labels, each row in one language."""
     while True:
         language = rng.choices(list(SHARE), list(SHARE.values()))[0]
         tokens, labels = [], []
-        while len(tokens) < LENGTH:
+        while len(tokens) < stage.length:
             tokens, labels = [*tokens, 1], [*labels, -100]
-            for text, counts in [*draw_text(rng, language), ("</s>", True)]:
+            for text, counts in [*draw_text(stage, rng, language), ("</s>", True)]:
                 new = tokenizer.encode(text, add_special_tokens=False)
                 tokens += new
                 labels += new if counts else [-100] * len(new)
-        yield tokens[:LENGTH], labels[:LENGTH]
+        yield tokens[: stage.length], labels[: stage.length]
 
 
-def pretrain(
-    architecture: str, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int
-) -> torch.nn.Module:
-    """Train one base model: Muon for the matrices, AdamW for embeddings and norms."""
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[architecture])
+def train(
+    stage: Stage, model: PreTrainedModel, rows: Iterator[tuple[list[int], list[int]]]
+) -> None:
+    """Train in place: Muon for the matrices, AdamW for embeddings and norms."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if p.ndim != 2 or "embed" in name]
@@ -198,20 +250,18 @@ def pretrain(
         torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    rows = draw_rows(tokenizer, random.Random(f"{architecture} {seed}"))
-    with tqdm(range(steps), desc=architecture) as bar:
+    with tqdm(range(stage.steps), mininterval=2) as bar:
         for step in bar:
-            batch = [next(rows) for _ in range(ROWS)]
+            batch = [next(rows) for _ in range(stage.rows)]
             tokens, labels = (torch.tensor(part) for part in zip(*batch, strict=True))
             loss = model(input_ids=tokens, labels=labels).loss
             loss.backward()
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = PEAK_RATE * schedule(step / steps)
+                    group["lr"] = stage.peak_rate * schedule(step / stage.steps)
                 optimizer.step()
                 optimizer.zero_grad()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-    return model
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
 def schedule(progress: float) -> float:
@@ -221,19 +271,39 @@ def schedule(progress: float) -> float:
     )
 
 
+def pretrain(architecture: str, out: Path, seed: int) -> None:
+    """Run both stages; each is kept in `out`, and one that is there is not run again.
+
+    Weights are written in float16, and the second stage starts from what was written.
+    """
+    tokenizer = train_tokenizer(seed)
+    for stage, source, target in (
+        (FIRST, None, out / f"{architecture}-first"),
+        (SECOND, out / f"{architecture}-first", out / architecture),
+    ):
+        if target.is_dir():
+            continue
+        torch.manual_seed(seed)
+        model = (
+            AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+            if source
+            else AutoModelForCausalLM.from_config(CONFIGS[architecture])
+        )
+        rng = random.Random(f"{architecture} {seed}")
+        train(stage, model, draw_rows(stage, tokenizer, rng))
+        model.half().save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
 def main() -> None:
-    """Write both base models as transformers folders, weights in float16."""
+    """Write the base models as transformers folders."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(CONFIGS))
     arguments = parser.parse_args()
-    tokenizer = train_tokenizer(arguments.seed)
     for architecture in [arguments.only] if arguments.only else CONFIGS:
-        model = pretrain(architecture, tokenizer, arguments.steps, arguments.seed)
-        model.half().save_pretrained(arguments.out / architecture)
-        tokenizer.save_pretrained(arguments.out / architecture)
+        pretrain(architecture, arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":
