@@ -1,11 +1,15 @@
 """The tidy tables on disk: write them whole, score them, collect them, check them.
 
-`predictions.parquet` has a row per example and scoring, with one column per metric that
+`predictions.parquet` has a row per example and scoring, one column per metric that
 applies; `scores.parquet` has a row per (task, language, scoring, metric). Values are
 fractions from 0 to 1, bits per byte apart.
+
+    python -m maple_utils.results [RUNS]   # prints the means of all runs in a folder
 """
 
+import argparse
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from maple_utils.languages import LANGUAGES, resource_level
+from maple_utils.params import cell_name
 
 CELL = ["base_model", "instruction_data", "rank", "bits", "seed"]
 METRICS = ["accuracy", "accuracy_bytes", "f1", "exact_match", "rouge_l"]
@@ -155,3 +160,41 @@ def change_from_base(scores: pd.DataFrame) -> pd.DataFrame:
         change=tuned["value"] - tuned["base"],
         change_stderr=np.hypot(tuned["stderr"], tuned["base_stderr"]),
     )
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return mean scores over languages: a row per cell, a column per task and scoring.
+
+    Accuracy for choices, F1 for answers, ROUGE-L for summaries.
+    """
+    main = scores[scores["metric"].isin(["accuracy", "f1", "rouge_l"])]
+    cells = pd.Series(
+        [
+            cell_name(*(getattr(row, column) for column in CELL))
+            for row in main[CELL].itertuples()
+        ],
+        index=main.index,
+        name="mean over languages",
+        dtype="str",
+    )
+    return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
+        key=lambda names: names.map(_natural)
+    )
+
+
+def _natural(name: str) -> tuple:
+    """Sort key that takes numbers as numbers: r8 before r16."""
+    return tuple(int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name))
+
+
+def main() -> None:
+    """Print the summary of a folder of runs."""
+    parser = argparse.ArgumentParser(description="Summarise a folder of runs.")
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"))
+    scores, problems = collect(parser.parse_args().runs)
+    print(*problems, sep="\n", end="")
+    print(summary(scores).round(3).to_string(na_rep=""))
+
+
+if __name__ == "__main__":
+    main()
