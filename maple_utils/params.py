@@ -80,6 +80,7 @@ PARAMETERS: dict[str, Parameter] = {
     "prompt_language": Parameter(str, choices=("en", "own")),
     "max_new_tokens": Parameter(int, low=0, high=4096, example="32"),
     "token_budget": Parameter(int, low=0, high=10**7, example="4096"),
+    "runs_dir": Parameter(str, example="runs/demo"),
 }
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
@@ -93,6 +94,7 @@ EVALUATE = """base_model instruction_data rank bits seed adapters tasks language
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "02_train": tuple(TRAIN),
     "03_evaluate": tuple(EVALUATE),
+    "04_figures": ("runs_dir", "tasks", "languages", "scoring", "output_dir"),
 }
 
 

@@ -82,6 +82,21 @@ def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[base], table[~base]
 
 
+def without_holes(wide: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with rows and columns left out until no value is missing.
+
+    The emptiest goes first, be it a row or a column.
+    """
+    while wide.isna().any(axis=None):
+        by_row, by_column = (wide.isna().mean(axis=axis) for axis in (1, 0))
+        worst = max(by_row.max(), by_column.max())
+        if by_row.max() == worst:
+            wide = wide[by_row < worst]
+        else:
+            wide = wide.loc[:, by_column < worst]
+    return wide
+
+
 def changes(
     table: pd.DataFrame, predictions: pd.DataFrame | None = None
 ) -> pd.DataFrame:

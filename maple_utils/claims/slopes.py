@@ -19,6 +19,7 @@ from maple_utils.claims.contrasts import (
     examples,
     split,
     student,
+    without_holes,
 )
 
 
@@ -35,7 +36,8 @@ def slope_difference(
     2. A mixed-effects model (statsmodels MixedLM) of these slopes on resource level,
        with a random effect per language. Task enters as a fixed effect: tasks with
        languages of one level only would otherwise pass for levels. With the paper's
-       languages and random tasks, 95 % intervals covered 88-92 % in simulation.
+       languages and random tasks, 95 % intervals covered 88-94 % in simulation (the
+       mixed model's own: 82-94 %).
 
     The model gives the weights; its own Wald interval does not (it ignores that
     there are few languages). The variance has two parts. Languages: the
@@ -108,10 +110,7 @@ def _centre(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
 def _grid(
     tuned: pd.DataFrame, axis: str, level: Callable[[str], str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the runs, and their scores in points, without holes.
-
-    The emptiest goes first, be it a run or a (task, language), until none is left.
-    """
+    """Return the runs, and their scores in points, without holes."""
     levels = tuned["language"].map(level)
     tuned = tuned[levels.isin(["low", "high"])]
     several = tuned.groupby([name for name in RUN if name not in (axis, "seed")])[
@@ -120,14 +119,9 @@ def _grid(
     tuned = tuned[several > 1]
     if tuned.empty:
         raise NotTestable(f"no two finetuned runs differ in {axis} alone")
-    scores = 100 * tuned.pivot(index=RUN, columns=WHERE, values="value")
-    while scores.isna().any(axis=None):
-        by_run, by_place = (scores.isna().mean(axis=axis) for axis in (1, 0))
-        worst = max(by_run.max(), by_place.max())
-        if by_run.max() == worst:
-            scores = scores[by_run < worst]
-        else:
-            scores = scores.loc[:, by_place < worst]
+    scores = 100 * without_holes(
+        tuned.pivot(index=RUN, columns=WHERE, values="value")
+    )
     where = scores.columns.to_frame(index=False)
     where["level"] = where["language"].map(level)
     both = where.groupby("task")["level"].transform("nunique") == 2

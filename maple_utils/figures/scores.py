@@ -1,0 +1,215 @@
+"""Scores: by language and task, and along the axes of the grid."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from maple_utils.claims.contrasts import RUN, WHERE, split, without_holes
+from maple_utils.figures.style import (
+    KINDS,
+    LEVELS,
+    MARKERS,
+    METRICS,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    Drawn,
+    NotDrawable,
+    bars,
+    base_name,
+    by_resource,
+    drawing,
+    grid,
+    interval,
+    language_name,
+    task_name,
+)
+from maple_utils.languages import resource_level
+
+
+@drawing
+def score_by_language(main: pd.DataFrame) -> Drawn:
+    """Draw each task's scores by language: base models hollow, finetuned ones filled.
+
+    Args:
+        main: what `claims.contrasts.primary` returns.
+
+    Returns:
+        The figure, a panel per task with languages from low to high resources; and
+        per task, language and base model the mean base score and the finetuned runs'
+        mean, lowest and highest (percent), over all their settings.
+    """
+    if main.empty:
+        raise NotDrawable("no scores")
+    keys = ["task", "metric", "language", "base_model"]
+    base, tuned = split(main.assign(value=100 * main["value"]))
+    base = base.groupby(keys)["value"].agg(base="mean")
+    tuned = tuned.groupby(keys)["value"].agg(
+        finetuned="mean", lowest="min", highest="max", finetuned_runs="size"
+    )
+    table = base.join(tuned, how="outer").reset_index()
+    tasks = sorted(set(table["task"]), key=lambda t: -(table["task"] == t).sum())
+    bases = sorted(set(table["base_model"]))
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    sizes = [table.loc[table["task"] == t, "language"].nunique() for t in tasks]
+    tallest = [max(sizes[i : i + columns]) for i in range(0, len(tasks), columns)]
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    figure, axes = grid(
+        rows, columns, width, 0.6 + 0.12 * sum(tallest) + 0.45 * rows,
+        height_ratios=tallest,
+    )  # fmt: skip
+    for place, task in zip(axes.flat, tasks, strict=False):
+        _languages_of(place, table[table["task"] == task], bases)
+    for place in axes.flat[len(tasks) :]:
+        place.set_axis_off()
+    figure.legend(handles=_keys(table), loc="outside lower center", ncols=4)
+    return figure, table
+
+
+def _languages_of(axes: Axes, table: pd.DataFrame, bases: list[str]) -> None:
+    codes = by_resource(table["language"])[::-1]
+    for i, base in enumerate(bases):
+        rows = table[table["base_model"] == base]
+        y = rows["language"].map(codes.index) + 0.3 * ((len(bases) - 1) / 2 - i)
+        style = {"color": KINDS[i % 4], "marker": MARKERS[i], "ls": "", "markersize": 3}
+        axes.hlines(y, rows["lowest"], rows["highest"], color=KINDS[i % 4], lw=0.8)
+        axes.plot(rows["base"], y, mfc="white", mew=0.7, **style)
+        axes.plot(rows["finetuned"], y, **style)
+    axes.set_yticks(range(len(codes)), map(language_name, codes), size=5.5)
+    axes.set_ylim(-0.7, len(codes) - 0.3)
+    metric = METRICS[table["metric"].iloc[0]]
+    axes.set(title=task_name(table["task"].iloc[0]), xlabel=f"{metric} (%)")
+
+
+def _keys(table: pd.DataFrame) -> list[Line2D]:
+    handles = []
+    for i, base in enumerate(sorted(set(table["base_model"]))):
+        style = {"color": KINDS[i % 4], "marker": MARKERS[i], "markersize": 3}
+        name = base_name(base)
+        handles.append(Line2D([], [], mfc="white", ls="", label=name, **style))
+        if table.loc[table["base_model"] == base, "finetuned"].notna().any():
+            label = f"{name}, finetuned (mean, range)"
+            handles.append(Line2D([], [], lw=0.8, label=label, **style))
+    return handles
+
+
+@drawing
+def score_by_rank(main: pd.DataFrame) -> Drawn:
+    """Draw the mean score against LoRA rank, a line per resource level: see `along`."""
+    table = along(main, "rank")
+    bases = sorted(set(table["base_model"]))
+    figure, axes = grid(1, len(bases), _width(bases), 2.3, sharey=True)
+    for place, base in zip(axes.flat, bases, strict=True):
+        _lines(place, table[table["base_model"] == base], "rank")
+        place.set(title=base_name(base), xlabel="LoRA rank")
+    axes[0, 0].set_ylabel("mean score (%)")
+    _level_legend(figure, axes[0, 0])
+    return figure, table
+
+
+@drawing
+def score_by_bits(main: pd.DataFrame) -> Drawn:
+    """Draw the mean score against bits, finetuned and not: see `along`."""
+    table = along(main, "bits")
+    bases = sorted(set(table["base_model"]))
+    kinds = [kind for kind in (False, True) if kind in set(table["finetuned"])]
+    panels = [(base, kind) for base in bases for kind in kinds]
+    figure, axes = grid(1, len(panels), _width(panels), 2.3, sharey=True)
+    for place, (base, kind) in zip(axes.flat, panels, strict=True):
+        part = table[(table["base_model"] == base) & (table["finetuned"] == kind)]
+        _lines(place, part, "bits")
+        title = f"{base_name(base)}\n{'finetuned' if kind else 'before finetuning'}"
+        place.set(title=title, xlabel="bits per weight")
+    axes[0, 0].set_ylabel("mean score (%)")
+    _level_legend(figure, axes[0, 0])
+    return figure, table
+
+
+def along(main: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return mean scores (percent) per base model and resource level along an axis.
+
+    Along "rank" a base model stands at rank 0; along "bits" it has rows of its own.
+    Like is compared with like: runs are kept whose other settings were run at every
+    value of the axis, on the (task, language) that all of them have; the emptiest
+    setting goes first. The interval (95 %, by language and run) leaves out how high a
+    (task, language) lies as a whole: it is about the line's shape, not its height.
+
+    Returns:
+        Columns base_model, resource, finetuned, the axis, mean, low, high, languages
+        and n (scores).
+    """
+    base, tuned = split(main)
+    if axis == "rank":
+        if tuned.empty:
+            raise NotDrawable("no finetuned run")
+        tuned = _like_with_like(tuned, axis)
+        places = tuned[["base_model", "bits", *WHERE]].drop_duplicates()
+        base = base.merge(places).assign(rank=0.0)
+        kept = [pd.concat([base, tuned], ignore_index=True)]
+    else:
+        kept = [_like_with_like(part, axis) for part in (base, tuned) if len(part)]
+    if not kept:
+        raise NotDrawable("no scores")
+    tables = [_means(part, axis) for part in kept]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _like_with_like(runs: pd.DataFrame, axis: str) -> pd.DataFrame:
+    kept = []
+    others = [name for name in RUN if name != axis]
+    for _, part in runs.groupby("base_model"):
+        index = part.assign(rank=part["rank"].fillna(0))
+        index = index.pivot_table("value", RUN, WHERE)
+        cells = without_holes(index).index.to_frame(index=False).assign(there=1.0)
+        settings = without_holes(
+            cells.pivot(index=others, columns=axis, values="there")
+        )
+        cells = settings.stack().reset_index()[RUN]
+        places = without_holes(index).columns.to_frame(index=False)
+        part = part.assign(rank=part["rank"].fillna(0)).merge(cells).merge(places)
+        kept.append(part)
+    return pd.concat(kept)
+
+
+def _means(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
+    table = scores.assign(
+        points=100 * scores["value"],
+        resource=scores["language"].map(resource_level),
+        finetuned=scores["instruction_data"] != "",
+    )
+    table["run"] = table.groupby(RUN, dropna=False).ngroup()
+    keys = ["base_model", "resource"] + (["finetuned"] if axis == "bits" else [])
+    height = table.groupby(["base_model", *WHERE])["points"].transform("mean")
+    level = table.groupby(keys)["points"].transform("mean")
+    table["points"] += level - height
+    rows = []
+    for names, part in table.groupby([*keys, axis]):
+        found = interval(part, "points", "language", "run")
+        rows.append(dict(zip([*keys, axis], names, strict=True)) | found)
+        rows[-1] |= {"languages": part["language"].nunique(), "n": len(part)}
+        rows[-1].setdefault("finetuned", rows[-1]["rank"] > 0 if axis == "rank" else 0)
+    return pd.DataFrame(rows)
+
+
+def _lines(axes: Axes, table: pd.DataFrame, axis: str) -> None:
+    values = sorted(set(table[axis]))
+    for i, (level, (color, marker, dash)) in enumerate(LEVELS.items()):
+        part = table[table["resource"] == level].sort_values(axis)
+        at = part[axis].map(values.index) + 0.08 * (i - 1)
+        style = {"color": color, "marker": marker, "ls": dash}
+        label = f"{level}-resource" if len(part) else None
+        bars(axes, part, at, "y", label=label, **style)
+    names = [f"{value:.0f}" if value else "base" for value in values]
+    axes.set_xticks(range(len(values)), names)
+    axes.set_xlim(-0.4, len(values) - 0.6)
+    axes.grid(visible=False, axis="x")
+
+
+def _level_legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+
+
+def _width(panels: list) -> float:
+    return ONE_COLUMN if len(panels) == 1 else TWO_COLUMNS

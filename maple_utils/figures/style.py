@@ -1,0 +1,195 @@
+"""One style for all figures, names in words, and files that come out the same again.
+
+Widths are those of an ACL page. Colours are from palettes that colour-blind readers can
+tell apart; markers and dashes say the same in grey.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from maple_utils.claims.contrasts import NotTestable, clustered_mean
+from maple_utils.languages import LANGUAGES, resource_level
+from maple_utils.results import write_whole
+
+ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
+SALT = "maple"  # makes the ids within an SVG the same each time
+STYLE = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("paper", font_scale=0.75),
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 7,
+    "axes.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 6.5,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.title_fontsize": 6.5,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 250,
+    "svg.fonttype": "none",
+    "svg.hashsalt": SALT,
+}
+LEVELS = {  # colour, marker, dash
+    "low": ("#D55E00", "o", "-"),
+    "mid": ("#56B4E9", "s", "--"),
+    "high": ("#003F5C", "^", ":"),
+}
+KINDS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # any other few groups
+MARKERS = "osD^vPX"
+TASKS = {
+    "belebele": "Belebele",
+    "indicqa": "IndicQA",
+    "pawsx": "PAWS-X",
+    "tydiqa": "TyDiQA",
+    "xlsum": "XLSum",
+    "xquad": "XQuAD",
+    "xstorycloze": "XStoryCloze",
+}
+BASES = {"llama-2-7b": "Llama-2-7B", "mistral-7b": "Mistral-7B"}
+DATA = {
+    "bactrian-x-22": "Bactrian-X-22",
+    "bactrian-x-mini": "Bactrian-X-mini",
+    "multialpaca": "MultiAlpaca",
+    "multialpaca-mini": "MultiAlpaca-mini",
+}
+METRICS = {"accuracy": "accuracy", "f1": "F1", "rouge_l": "ROUGE-L"}
+
+Drawn = tuple[Figure, pd.DataFrame]
+
+
+class NotDrawable(Exception):  # noqa: N818  (an answer, not a failure)
+    """These runs cannot make the figure; the message says what is missing."""
+
+
+def task_name(task: str) -> str:
+    """Return a task's name as its authors write it."""
+    return TASKS.get(task, task.upper())
+
+
+def language_name(code: str) -> str:
+    """Return a language's English name in full."""
+    return LANGUAGES[code].name
+
+
+def base_name(base_model: str) -> str:
+    """Return a base model's name as its authors write it."""
+    return BASES.get(base_model, base_model)
+
+
+def cell_label(run: pd.Series) -> str:
+    """Return a run in words: `Mistral-7B, MultiAlpaca, rank 32, 4 bits`."""
+    words = [base_name(run["base_model"])]
+    if run["instruction_data"]:
+        data = run["instruction_data"]
+        words += [DATA.get(data, data), f"rank {run['rank']:.0f}"]
+    words.append(f"{run['bits']} bits")
+    return ", ".join(words + ([f"seed {run['seed']}"] if run["seed"] else []))
+
+
+def by_resource(codes: pd.Series) -> list[str]:
+    """Return the codes, each once, from low to high resources, then by name."""
+    order = list(LEVELS)
+    return sorted(
+        set(codes), key=lambda c: (order.index(resource_level(c)), language_name(c))
+    )
+
+
+def drawing(make: Callable[..., Drawn]) -> Callable[..., Drawn]:
+    """Let a figure's function draw in the style and sign the result: see `sign`."""
+
+    @wraps(make)
+    def styled(scores: pd.DataFrame, *others: pd.DataFrame) -> Drawn:
+        with plt.rc_context(STYLE):
+            figure, table = make(scores, *others)
+            sign(figure, scores)
+        return figure, table
+
+    return styled
+
+
+def grid(rows: int, columns: int, width: float, height: float, **kwargs) -> tuple:
+    """Return a figure and its axes as an array; sizes in inches."""
+    size = (width, height)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **kwargs)
+
+
+def interval(
+    part: pd.DataFrame, column: str, *clusters: str, errors: str = ""
+) -> dict[str, float]:
+    """Return mean, low and high (95 %) of a column, by one or two clusterings.
+
+    With one cluster of everything the interval is that of the examples, from the
+    column of standard `errors`; without errors, low and high are missing.
+    """
+    mean, low, high = part[column].mean(), np.nan, np.nan
+    try:
+        found = clustered_mean(part[column], *(part[name] for name in clusters))
+        low, high = found.low, found.high
+    except NotTestable:
+        if errors:
+            reach = 1.96 * np.sqrt((part[errors] ** 2).sum()) / len(part)
+            low, high = mean - reach, mean + reach
+    return {"mean": mean, "low": low, "high": high}
+
+
+def bars(axes: Axes, table: pd.DataFrame, at: pd.Series, along: str, **kwargs) -> None:
+    """Draw means with their intervals, `along` the "x" or the "y" axis."""
+    reach = np.array([table["mean"] - table["low"], table["high"] - table["mean"]])
+    reach = np.nan_to_num(np.maximum(reach, 0))
+    settings = {"capsize": 1.5, "elinewidth": 0.7, "capthick": 0.7} | kwargs
+    if along == "x":
+        axes.errorbar(table["mean"], at, xerr=reach, **settings)
+    else:
+        axes.errorbar(at, table["mean"], yerr=reach, **settings)
+
+
+def is_miniature(scores: pd.DataFrame) -> bool:
+    """Say whether any score is of a base model of the offline world."""
+    return bool(scores["base_model"].str.startswith("miniature").any())
+
+
+def sign(figure: Figure, scores: pd.DataFrame) -> None:
+    """Write "miniature" into the corner of a figure where its scores are."""
+    if is_miniature(scores):
+        style = {"size": 6, "style": "italic", "color": "0.35"}
+        figure.suptitle("miniature", x=0.995, ha="right", **style)
+
+
+def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write folder/name.png, .svg and .pdf, and beneath them the table as .csv.
+
+    Made again from the same table, the files are the same byte for byte.
+    """
+    undated: dict[str, dict] = {
+        "png": {"Software": None},
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+    }
+    with plt.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is made once for all three
+        for ending, metadata in undated.items():
+            write_whole(Path(folder) / f"{name}.{ending}", _writer(figure, metadata))
+    write_whole(
+        Path(folder) / f"{name}.csv",
+        lambda draft: table.to_csv(draft, index=False, float_format="%.6g"),
+    )
+
+
+def _writer(figure: Figure, metadata: dict) -> Callable[[Path], None]:
+    return lambda draft: figure.savefig(draft, metadata=metadata)
