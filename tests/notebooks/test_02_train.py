@@ -159,3 +159,20 @@ def test_bad_input_ends_in_one_line_before_a_model_is_loaded(
     executed = (tmp_path / "02_train.out.ipynb").read_text()
     assert "MiB at" not in executed
     assert not (tmp_path / "cell").exists()
+
+
+def test_real_rows_train(shared_hub, tmp_path):
+    """Rows that people wrote have other lengths and scripts than the miniature's."""
+    parameters = {
+        "instruction_data": "alpaca-sample",
+        "hub_root": str(shared_hub),
+        "limit": 20,
+        "heldout": 4,
+        "max_steps": 2,
+        "output_dir": str(tmp_path / "cell"),
+    }
+    run("02_train", tmp_path, parameters)
+    record = json.loads((tmp_path / "cell" / "train.json").read_text())
+    assert (tmp_path / "cell" / "adapter" / "adapter_model.safetensors").is_file()
+    assert all(count == 20 for count in record["data"]["rows"].values())
+    assert set(record["heldout_bits_per_byte"]) == set(record["data"]["rows"])
