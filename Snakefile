@@ -1,0 +1,186 @@
+"""The grid as a graph of papermill runs: 01 -> 02 -> 03 -> 04.
+
+    snakemake -c2                                   # the miniature, on this machine
+    snakemake -c2 --config cells=NAME,NAME limit=10 # a quick try of some cells
+    snakemake -c16 --config grid=paper              # the paper's, on one machine's GPU
+    snakemake --config grid=paper --profile profiles/slurm     # on a SLURM cluster
+    snakemake -n                                    # what would run, and why
+    python -m maple_utils.grid status               # what has run, and when it is done
+
+profiles/default is read by itself: one GPU job at a time (`--resources gpu=4` on a
+machine with four), a failed cell does not stop the others, nothing is tried twice.
+profiles/slurm asks for one GPU per job, and memory and time from the estimate.
+
+A cell is run again when its own parameters, its data, or code that it uses changed,
+and no other: see maple_utils/grid/changes.py. Where a cell failed, its executed notebook
+is kept as runs/CELL/02_train.failed.ipynb.
+
+--config  grid=miniature     a file of params/, without its ending
+          cells=NAME,NAME    these cells only; all where left out
+          limit=10           rows per language, of training and of each task, at most
+          together=true      evaluate all cells of a base and width over one loaded
+                             base: saves the start of a run per cell, but waits for all
+                             of them, and one that changed takes the others along
+          device=a100        whose time and memory are asked for: cpu t4 a100 h100
+"""
+
+from pathlib import Path
+
+from maple_utils import grid
+from maple_utils.grid import changes, estimate
+
+GRID = config.get("grid", "miniature")
+AXES, SETTINGS = grid.read_grid(Path(f"params/{GRID}.yaml"))
+if "limit" in config:
+    SETTINGS["limit"] = int(config["limit"])
+LIMIT = f"-p limit {config['limit']}" if "limit" in config else ""
+CELLS = grid.pick(grid.named(AXES), config.get("cells", ""))
+BASES = [name for name, cell in CELLS.items() if not cell["instruction_data"]]
+ADAPTERS = [name for name in CELLS if name not in BASES]
+TOGETHER = str(config.get("together", False)).lower() == "true"
+DEVICE = config.get("device", "cpu" if GRID == "miniature" else "a100")
+GPU = 0 if DEVICE == "cpu" else 1
+TABLES = ("predictions.parquet", "scores.parquet", "evaluate.json")
+
+
+def recipe(data: str) -> Path:
+    """Return the parameters by which notebook 01 makes a dataset, if it is to."""
+    return Path(f"params/instructions/{data}.yaml")
+
+
+def made(wildcards) -> list[str]:
+    """Return the data that 01 makes for a cell: those with a recipe."""
+    data = CELLS[wildcards.cell]["instruction_data"]
+    return [f"runs/instructions/{data}/README.md"] if recipe(data).is_file() else []
+
+
+def facts(notebook: str, name: str) -> dict:
+    """Return what makes a cell's run of this notebook stale when it changes."""
+    cell = CELLS[name]
+    rooms = changes.ignored_rooms(cell, SETTINGS)
+    code = changes.code_of(Path(f"notebooks/{notebook}.ipynb"), rooms)
+    given = grid.parameters(notebook, cell, SETTINGS)
+    return {**given, **changes.data_of(cell, SETTINGS), "code": code}
+
+
+def ask(stage: str, what: str, names: list[str]) -> int:
+    """Return what a job needs by the estimate: `mem_mb`, or `runtime` in minutes."""
+    needs = [estimate.request(stage, CELLS[n], SETTINGS, DEVICE)[what] for n in names]
+    return sum(needs) if what == "runtime" else max(needs)
+
+
+def members(batch: tuple[str, int]) -> list[str]:
+    """Return the cells of one base model and width, the base model itself first."""
+    return [n for n, c in CELLS.items() if (c["base_model"], c["bits"]) == batch]
+
+
+if GPU:
+    shell.prefix(". profiles/take_gpu.sh; ")
+
+
+wildcard_constraints:
+    cell="|".join(CELLS),
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        "runs/figures/claims.csv",
+
+
+rule synthesize:
+    input:
+        lambda w: recipe(w.data),
+    output:
+        "runs/instructions/{data}/README.md",
+    log:
+        "runs/instructions/{data}/01_synthesize.ipynb",
+    shell:
+        "papermill notebooks/01_synthesize.ipynb {log} -f {input}"
+        " -p output_dir runs/instructions/{wildcards.data}"
+
+
+rule train:
+    input:
+        made,
+    output:
+        "runs/{cell}/train.json",
+        directory("runs/{cell}/adapter"),
+    params:
+        facts=lambda w: facts("02_train", w.cell),
+    log:
+        "runs/{cell}/02_train.ipynb",
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: ask("train", "mem_mb", [w.cell]),
+        runtime=lambda w: ask("train", "runtime", [w.cell]),
+    shell:
+        "rm -f runs/{wildcards.cell}/02_train.failed.ipynb;"
+        " papermill notebooks/02_train.ipynb {log} -f params/{GRID}.yaml"
+        " -f params/cells/{wildcards.cell}.yaml {LIMIT} --no-progress-bar"
+        " || (mv {log} runs/{wildcards.cell}/02_train.failed.ipynb; false)"
+
+
+if TOGETHER:
+    for batch in {(cell["base_model"], cell["bits"]) for cell in CELLS.values()}:
+
+        rule:
+            name:
+                f"evaluate_{grid.cell_name(batch[0], '', 0, batch[1])}"
+            input:
+                [f"runs/{name}/train.json" for name in members(batch) if name in ADAPTERS],
+            output:
+                [f"runs/{name}/{table}" for name in members(batch) for table in TABLES],
+            params:
+                facts=[facts("03_evaluate", name) for name in members(batch)],
+                first=members(batch)[0],
+                others=", ".join(f"runs/{name}/adapter" for name in members(batch)[1:]),
+            log:
+                f"runs/{members(batch)[0]}/03_evaluate.ipynb",
+            resources:
+                gpu=GPU,
+                mem_mb=ask("evaluate", "mem_mb", members(batch)),
+                runtime=ask("evaluate", "runtime", members(batch)),
+            shell:
+                "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
+                " papermill notebooks/03_evaluate.ipynb {log} -f params/{GRID}.yaml"
+                " -f params/cells/{params.first}.yaml -y 'adapters: [{params.others}]'"
+                " {LIMIT} --no-progress-bar"
+                " || (mv {log} runs/{params.first}/03_evaluate.failed.ipynb; false)"
+
+else:
+
+    rule evaluate:
+        input:
+            lambda w: [f"runs/{w.cell}/train.json"] if w.cell in ADAPTERS else [],
+        output:
+            [f"runs/{{cell}}/{table}" for table in TABLES],
+        params:
+            facts=lambda w: facts("03_evaluate", w.cell),
+        log:
+            "runs/{cell}/03_evaluate.ipynb",
+        resources:
+            gpu=GPU,
+            mem_mb=lambda w: ask("evaluate", "mem_mb", [w.cell]),
+            runtime=lambda w: ask("evaluate", "runtime", [w.cell]),
+        shell:
+            "rm -f runs/{wildcards.cell}/03_evaluate.failed.ipynb;"
+            " papermill notebooks/03_evaluate.ipynb {log} -f params/{GRID}.yaml"
+            " -f params/cells/{wildcards.cell}.yaml {LIMIT} --no-progress-bar"
+            " || (mv {log} runs/{wildcards.cell}/03_evaluate.failed.ipynb; false)"
+
+
+rule figures:
+    input:
+        expand("runs/{cell}/scores.parquet", cell=CELLS),
+    output:
+        "runs/figures/claims.csv",
+    params:
+        code=changes.code_of(Path("notebooks/04_figures.ipynb")),
+    log:
+        "runs/figures/04_figures.ipynb",
+    shell:
+        "papermill notebooks/04_figures.ipynb {log} --no-progress-bar"
