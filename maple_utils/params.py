@@ -81,6 +81,7 @@ PARAMETERS: dict[str, Parameter] = {
     "max_new_tokens": Parameter(int, low=0, high=4096, example="32"),
     "token_budget": Parameter(int, low=0, high=10**7, example="4096"),
     "runs_dir": Parameter(str, example="runs/demo"),
+    "paired": Parameter(bool, example="True"),
 }
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
@@ -91,10 +92,12 @@ EVALUATE = """base_model instruction_data rank bits seed adapters tasks language
     scoring limit hub_root output_dir prompt_template prompt_language max_new_tokens
     token_budget""".split()
 
+FIGURES = "runs_dir tasks languages scoring paired output_dir".split()
+
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "02_train": tuple(TRAIN),
     "03_evaluate": tuple(EVALUATE),
-    "04_figures": ("runs_dir", "tasks", "languages", "scoring", "output_dir"),
+    "04_figures": tuple(FIGURES),
 }
 
 

@@ -8,6 +8,7 @@ fractions from 0 to 1, bits per byte apart.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -131,12 +132,51 @@ def collect(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat(tables, ignore_index=True), problems
 
 
+def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return what every runs_dir/CELL/train.json says, and a line per skipped file.
+
+    Returns:
+        A row per run and language: cell, the columns of CELL, seconds (of training),
+        language, before and after (bits per byte of held-out responses).
+    """
+    rows, problems = [], []
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            about = {name: record["parameters"][name] for name in CELL}
+            about |= {"cell": record["cell"], "seconds": record["train"]["seconds"]}
+            heldout = record["heldout_bits_per_byte"].items()
+            rows += [about | {"language": code, **bits} for code, bits in heldout]
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{file}: no record of training ({error})")
+    columns = ["cell", *CELL, "seconds", "language", "before", "after"]
+    return pd.DataFrame(rows, columns=columns), problems
+
+
+def predictions(runs_dir: Path) -> pd.DataFrame:
+    """Return how every example below `runs_dir` was judged, without the answers."""
+    texts = {"prediction", "references", "format_failure", "shots"}
+    columns = [name for name in PREDICTIONS_COLUMNS if name not in texts]
+    files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
+    tables = [pd.read_parquet(file, columns=columns) for file in files]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
 def shipped() -> pd.DataFrame:
     """Return the results table that ships with the package: the miniature grid."""
-    file = Path(__file__).parent / "data" / "miniature_scores.csv"
+    return validate(_shipped("miniature_scores.csv"))
+
+
+def shipped_training() -> pd.DataFrame:
+    """Return what `training` says of the runs of `shipped`."""
+    return _shipped("miniature_training.csv")
+
+
+def _shipped(name: str) -> pd.DataFrame:
+    file = Path(__file__).parent / "data" / name
     if not file.is_file():
-        raise FileNotFoundError(f"{file.name}: the package ships no results table")
-    return validate(pd.read_csv(file, keep_default_na=False, na_values={"rank": [""]}))
+        raise FileNotFoundError(f"{name}: the package ships no such table")
+    return pd.read_csv(file, keep_default_na=False, na_values={"rank": [""]})
 
 
 def label(scores: pd.DataFrame) -> pd.DataFrame:

@@ -5,18 +5,39 @@
 
 They take what `claims.contrasts.primary` returns (one score per run, task and
 language) unless they say otherwise, and raise `NotDrawable`, with what is missing,
-where the runs do not suffice. A new figure is a function in `scores` or `changes`.
+where the runs do not suffice. A new figure is a function in one of the files here.
 """
 
-from maple_utils.figures.changes import change_by_language
+from maple_utils.figures.answers import (
+    gap_to_larger_models,
+    score_against_cost,
+    verdicts,
+)
+from maple_utils.figures.changes import (
+    before_to_after,
+    change_by_group,
+    change_by_language,
+    change_by_run,
+    english,
+    form_or_task,
+)
 from maple_utils.figures.scores import score_by_bits, score_by_language, score_by_rank
-from maple_utils.figures.style import NotDrawable, save
+from maple_utils.figures.style import NotDrawable, is_miniature, save
 
 __all__ = [
     "NotDrawable",
+    "before_to_after",
+    "change_by_group",
     "change_by_language",
+    "change_by_run",
+    "english",
+    "form_or_task",
+    "gap_to_larger_models",
+    "is_miniature",
     "save",
+    "score_against_cost",
     "score_by_bits",
     "score_by_language",
     "score_by_rank",
+    "verdicts",
 ]

@@ -2,14 +2,10 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from maple_utils.claims.contrasts import RUN, WHERE, split, without_holes
 from maple_utils.figures.style import (
-    KINDS,
     LEVELS,
-    MARKERS,
     METRICS,
     ONE_COLUMN,
     TWO_COLUMNS,
@@ -19,9 +15,12 @@ from maple_utils.figures.style import (
     base_name,
     by_resource,
     drawing,
+    dumbbell_legend,
+    dumbbells,
     grid,
     interval,
     language_name,
+    level_legend,
     task_name,
 )
 from maple_utils.languages import resource_level
@@ -36,62 +35,49 @@ def score_by_language(main: pd.DataFrame) -> Drawn:
 
     Returns:
         The figure, a panel per task with languages from low to high resources; and
-        per task, language and base model the mean base score and the finetuned runs'
-        mean, lowest and highest (percent), over all their settings.
+        per task, language and base model the base model's mean score (before) and the
+        finetuned runs' mean, lowest and highest (percent), over all their settings.
     """
     if main.empty:
         raise NotDrawable("no scores")
-    keys = ["task", "metric", "language", "base_model"]
-    base, tuned = split(main.assign(value=100 * main["value"]))
-    base = base.groupby(keys)["value"].agg(base="mean")
-    tuned = tuned.groupby(keys)["value"].agg(
-        finetuned="mean", lowest="min", highest="max", finetuned_runs="size"
-    )
-    table = base.join(tuned, how="outer").reset_index()
-    tasks = sorted(set(table["task"]), key=lambda t: -(table["task"] == t).sum())
-    bases = sorted(set(table["base_model"]))
+    table = before_and_after(main, ["task", "metric", "language", "base_model"])
+    counts = table.groupby("task")["language"].nunique()
+    tasks = sorted(counts.index, key=lambda task: (-counts[task], task))
     columns = min(3, len(tasks))
-    rows = -(-len(tasks) // columns)
-    sizes = [table.loc[table["task"] == t, "language"].nunique() for t in tasks]
-    tallest = [max(sizes[i : i + columns]) for i in range(0, len(tasks), columns)]
+    tallest = [counts[task] for task in tasks[::columns]]
     width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
-    figure, axes = grid(
-        rows, columns, width, 0.6 + 0.12 * sum(tallest) + 0.45 * rows,
-        height_ratios=tallest,
-    )  # fmt: skip
+    height = 0.6 + 0.12 * sum(tallest) + 0.45 * len(tallest)
+    figure, axes = grid(len(tallest), columns, width, height, height_ratios=tallest)
+    bases = sorted(set(table["base_model"]))
     for place, task in zip(axes.flat, tasks, strict=False):
         _languages_of(place, table[table["task"] == task], bases)
     for place in axes.flat[len(tasks) :]:
         place.set_axis_off()
-    figure.legend(handles=_keys(table), loc="outside lower center", ncols=4)
+    dumbbell_legend(figure, table, bases)
     return figure, table
+
+
+def before_and_after(main: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return per group of `keys` the base models' mean score and the finetuned runs'.
+
+    Columns besides the keys: before, after, lowest and highest (percent; the range is
+    that of single scores) and runs, the number of finetuned scores.
+    """
+    base, tuned = split(main.assign(value=100 * main["value"]))
+    base = base.groupby(keys)["value"].agg(before="mean")
+    tuned = tuned.groupby(keys)["value"].agg(
+        after="mean", lowest="min", highest="max", runs="size"
+    )
+    return base.join(tuned, how="outer").reset_index()
 
 
 def _languages_of(axes: Axes, table: pd.DataFrame, bases: list[str]) -> None:
     codes = by_resource(table["language"])[::-1]
-    for i, base in enumerate(bases):
-        rows = table[table["base_model"] == base]
-        y = rows["language"].map(codes.index) + 0.3 * ((len(bases) - 1) / 2 - i)
-        style = {"color": KINDS[i % 4], "marker": MARKERS[i], "ls": "", "markersize": 3}
-        axes.hlines(y, rows["lowest"], rows["highest"], color=KINDS[i % 4], lw=0.8)
-        axes.plot(rows["base"], y, mfc="white", mew=0.7, **style)
-        axes.plot(rows["finetuned"], y, **style)
+    dumbbells(axes, table, table["language"].map(codes.index), bases)
     axes.set_yticks(range(len(codes)), map(language_name, codes), size=5.5)
     axes.set_ylim(-0.7, len(codes) - 0.3)
     metric = METRICS[table["metric"].iloc[0]]
     axes.set(title=task_name(table["task"].iloc[0]), xlabel=f"{metric} (%)")
-
-
-def _keys(table: pd.DataFrame) -> list[Line2D]:
-    handles = []
-    for i, base in enumerate(sorted(set(table["base_model"]))):
-        style = {"color": KINDS[i % 4], "marker": MARKERS[i], "markersize": 3}
-        name = base_name(base)
-        handles.append(Line2D([], [], mfc="white", ls="", label=name, **style))
-        if table.loc[table["base_model"] == base, "finetuned"].notna().any():
-            label = f"{name}, finetuned (mean, range)"
-            handles.append(Line2D([], [], lw=0.8, label=label, **style))
-    return handles
 
 
 @drawing
@@ -104,7 +90,7 @@ def score_by_rank(main: pd.DataFrame) -> Drawn:
         _lines(place, table[table["base_model"] == base], "rank")
         place.set(title=base_name(base), xlabel="LoRA rank")
     axes[0, 0].set_ylabel("mean score (%)")
-    _level_legend(figure, axes[0, 0])
+    level_legend(figure, axes[0, 0])
     return figure, table
 
 
@@ -122,7 +108,7 @@ def score_by_bits(main: pd.DataFrame) -> Drawn:
         title = f"{base_name(base)}\n{'finetuned' if kind else 'before finetuning'}"
         place.set(title=title, xlabel="bits per weight")
     axes[0, 0].set_ylabel("mean score (%)")
-    _level_legend(figure, axes[0, 0])
+    level_legend(figure, axes[0, 0])
     return figure, table
 
 
@@ -204,11 +190,6 @@ def _lines(axes: Axes, table: pd.DataFrame, axis: str) -> None:
     axes.set_xticks(range(len(values)), names)
     axes.set_xlim(-0.4, len(values) - 0.6)
     axes.grid(visible=False, axis="x")
-
-
-def _level_legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
 
 
 def _width(panels: list) -> float:

@@ -5,6 +5,7 @@ tell apart; markers and dashes say the same in grey.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from maple_utils.claims.contrasts import NotTestable, clustered_mean
 from maple_utils.languages import LANGUAGES, resource_level
@@ -133,18 +135,59 @@ def interval(
 ) -> dict[str, float]:
     """Return mean, low and high (95 %) of a column, by one or two clusterings.
 
-    With one cluster of everything the interval is that of the examples, from the
-    column of standard `errors`; without errors, low and high are missing.
+    With a column of standard `errors` the interval also holds what other examples
+    would change, as if all runs shared theirs and tasks did not. Without it, and with
+    one cluster of everything, low and high are missing.
     """
-    mean, low, high = part[column].mean(), np.nan, np.nan
-    try:
+    mean, reach = part[column].mean(), np.nan
+    with suppress(NotTestable):
         found = clustered_mean(part[column], *(part[name] for name in clusters))
-        low, high = found.low, found.high
-    except NotTestable:
-        if errors:
-            reach = 1.96 * np.sqrt((part[errors] ** 2).sum()) / len(part)
-            low, high = mean - reach, mean + reach
-    return {"mean": mean, "low": low, "high": high}
+        reach = found.high - found.value
+    if errors:
+        by_task = part.groupby("task")[errors].sum() / len(part)
+        reach = np.hypot(np.nan_to_num(reach), 1.96 * np.sqrt((by_task**2).sum()))
+    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+
+
+def dumbbells(axes: Axes, table: pd.DataFrame, rows: pd.Series, bases: list) -> None:
+    """Draw per row of the axes what was before (hollow) and after (filled, a range).
+
+    Args:
+        axes: where.
+        table: columns base_model, before, after, lowest, highest.
+        rows: the place of each row of the table on the y axis.
+        bases: all base models of the figure, for colours, markers and order.
+    """
+    for i, base in enumerate(bases):
+        part = table[table["base_model"] == base]
+        y = rows[part.index] + 0.3 * ((len(bases) - 1) / 2 - i)
+        color = KINDS[i % len(KINDS)]
+        style = {"color": color, "marker": MARKERS[i % len(MARKERS)], "ls": ""}
+        axes.hlines(y, part["lowest"], part["highest"], color=color, lw=0.8)
+        axes.plot(part["after"], y, markersize=3, **style)
+        axes.plot(part["before"], y, mfc="none", mew=0.7, **style)
+
+
+def dumbbell_legend(figure: Figure, table: pd.DataFrame, bases: list) -> None:
+    """Add the legend of `dumbbells` below all axes."""
+    handles = []
+    for i, base in enumerate(bases):
+        color = KINDS[i % len(KINDS)]
+        style = {"color": color, "marker": MARKERS[i % len(MARKERS)], "markersize": 3.5}
+        name = base_name(base)
+        handles.append(Line2D([], [], mfc="none", ls="", label=name, **style))
+        if table.loc[table["base_model"] == base, "after"].notna().any():
+            label = f"{name}, finetuned (mean, range)"
+            handles.append(Line2D([], [], lw=0.8, label=label, **style))
+    wide = figure.get_figwidth() > ONE_COLUMN
+    place = "outside lower center"
+    figure.legend(handles=handles, loc=place, ncols=4 if wide else 1)
+
+
+def level_legend(figure: Figure, axes: Axes) -> None:
+    """Add the legend of the resource levels below all axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1)
 
 
 def bars(axes: Axes, table: pd.DataFrame, at: pd.Series, along: str, **kwargs) -> None:

@@ -1,0 +1,108 @@
+"""Tables as an appendix has them: runs by languages, intervals, the best in bold."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from maple_utils.claims.contrasts import RUN
+from maple_utils.figures.style import (
+    METRICS,
+    by_resource,
+    cell_label,
+    is_miniature,
+    language_name,
+    task_name,
+)
+from maple_utils.results import write_whole
+
+
+def by_task(main: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each task with its table: runs by languages, values and intervals.
+
+    Args:
+        main: what `claims.contrasts.primary` returns.
+
+    Yields:
+        The task's name and a table whose columns are (language, "value") in percent
+        and (language, "reach"), half of the 95 % interval over examples; languages go
+        from low to high resources, and the last one is the mean over languages.
+    """
+    for task, part in main.sort_values(RUN).groupby("task"):
+        part = part.assign(
+            run=part.apply(cell_label, axis=1),
+            value=100 * part["value"],
+            reach=196 * part["stderr"],
+        )
+        columns = {"columns": "language", "values": ["value", "reach"]}
+        wide = part.pivot(index="run", **columns).reindex(part["run"].unique())
+        wide = wide.swaplevel(axis=1)
+        wide["mean", "value"] = wide.xs("value", axis=1, level=1).mean(
+            axis=1, skipna=False
+        )
+        order = [(c, kind) for c in by_resource(part["language"]) for kind in _KINDS]
+        yield task, wide[[*order, ("mean", "value")]]
+
+
+_KINDS = ("value", "reach")
+
+
+def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
+    """Return a table of `by_task` as text: `52.1 ± 1.3`, the best of a column bold."""
+    values = wide.xs("value", axis=1, level=1)
+    reaches = wide.xs("reach", axis=1, level=1).reindex(columns=values.columns)
+    shown = values.map("{:.1f}".format, na_action="ignore").fillna("")
+    shown += reaches.map(reach.format, na_action="ignore").fillna("")
+    best = values.round(1) == values.round(1).max()
+    shown = shown.rename(columns=_heading).rename_axis(index=None, columns=None)
+    styler = Styler(shown, cell_ids=False)
+    return styler.apply(lambda _: best.map(_bold).to_numpy(), axis=None)
+
+
+def _bold(is_best: bool) -> str:
+    return "font-weight: bold" if is_best else ""
+
+
+def _heading(code: str) -> str:
+    return code if code == "mean" else language_name(code)
+
+
+def save(main: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write folder/TASK.csv, .tex and .html for each task; return the HTML files.
+
+    The LaTeX needs the packages booktabs, graphicx and rotating.
+    """
+    note = " (miniature)" if is_miniature(main) else ""
+    files = []
+    for task, wide in by_task(main):
+        metric = METRICS[main.loc[main["task"] == task, "metric"].iloc[0]]
+        caption = f"{task_name(task)}: {metric} in percent, 95 % intervals{note}"
+        flat = wide.set_axis([" ".join(column) for column in wide.columns], axis=1)
+        html = styled(wide).set_caption(caption).set_uuid(task)
+        texts = {
+            "csv": flat.to_csv(float_format="%.6g"),
+            "tex": _latex(wide, caption, task),
+            "html": html.to_html(doctype_html=True),
+        }
+        for ending, text in texts.items():
+            write = partial(Path.write_text, data=text, encoding="utf-8")
+            write_whole(Path(folder) / f"{task}.{ending}", write)
+        files.append(Path(folder) / f"{task}.html")
+    return files
+
+
+def _latex(wide: pd.DataFrame, caption: str, task: str) -> str:
+    return (
+        styled(wide, r"{{\tiny$\pm${:.1f}}}")
+        .map_index(lambda _: "rotatebox:{90}--rwrap--latex;", axis="columns")
+        .format_index(escape="latex", axis="index")
+        .to_latex(
+            environment="sidewaystable",
+            caption=caption.replace("%", r"\%"),
+            label=f"tab:{task}",
+            hrules=True,
+            convert_css=True,
+        )
+    )
