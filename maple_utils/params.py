@@ -33,6 +33,7 @@ class Parameter:
     choices: tuple = ()
     low: float | None = None
     high: float | None = None
+    pattern: str = ""  # what a text must match as a whole
     example: str = ""
 
     @property
@@ -49,6 +50,8 @@ class Parameter:
             return f"any of {listed}" if self.kind is list else f"one of {listed}"
         if self.kind is list:
             return "a list of names, or names separated by commas"
+        if self.pattern:
+            return f"text like {self.pattern}"
         bounds = f" from {self.low:g} to {self.high:g}" if self.low is not None else ""
         return words[self.kind] + bounds
 
@@ -76,6 +79,24 @@ PARAMETERS: dict[str, Parameter] = {
     "max_length": Parameter(int, low=16, high=131072, example="1024"),
     "heldout": Parameter(int, low=1, high=10000, example="20"),
     "adapters": Parameter(list, example="runs/a/adapter,runs/b/adapter"),
+    "recipe": Parameter(str, choices=("bactrian-x", "multialpaca")),
+    "seed_tasks": Parameter(str, example="miniature"),
+    "teacher": Parameter(
+        str, pattern="miniature|(endpoint|local):.+", example="endpoint:gpt-4o-mini"
+    ),
+    "translator": Parameter(
+        str,
+        pattern="miniature|(endpoint|local|nllb):.+",
+        example="endpoint:gpt-4o-mini",
+    ),
+    "rounds": Parameter(int, low=1, high=1000, example="10"),
+    "prompts": Parameter(int, low=1, high=100000, example="100"),
+    "similarity": Parameter(float, low=0.01, high=1, example="0.7"),
+    "concurrency": Parameter(int, low=1, high=1024, example="8"),
+    "budget_dollars": Parameter(float, low=0.01, high=10**6, example="10.0"),
+    "budget_tokens": Parameter(int, low=1, high=10**12, example="10000000"),
+    "price_in": Parameter(float, low=0, high=10**4, example="0.15"),
+    "price_out": Parameter(float, low=0, high=10**4, example="0.60"),
     "prompt_template": Parameter(str, choices=("plain", "instruction")),
     "prompt_language": Parameter(str, choices=("en", "own")),
     "max_new_tokens": Parameter(int, low=0, high=4096, example="32"),
@@ -83,6 +104,10 @@ PARAMETERS: dict[str, Parameter] = {
     "runs_dir": Parameter(str, example="runs/demo"),
     "paired": Parameter(bool, example="True"),
 }
+
+SYNTHESIZE = """recipe seed_tasks teacher translator languages limit seed rounds prompts
+    similarity concurrency budget_dollars budget_tokens price_in price_out base_model
+    max_length hub_root output_dir""".split()
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
     output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size micro_batch
@@ -95,6 +120,7 @@ EVALUATE = """base_model instruction_data rank bits seed adapters tasks language
 FIGURES = "runs_dir tasks languages scoring paired output_dir".split()
 
 NOTEBOOKS: dict[str, tuple[str, ...]] = {
+    "01_synthesize": tuple(SYNTHESIZE),
     "02_train": tuple(TRAIN),
     "03_evaluate": tuple(EVALUATE),
     "04_figures": tuple(FIGURES),
@@ -149,6 +175,8 @@ def convert(name: str, value: Any) -> Any:
     if parameter.choices and value not in parameter.choices:
         raise refusal
     if parameter.low is not None and not parameter.low <= value <= parameter.high:
+        raise refusal
+    if parameter.pattern and not re.fullmatch(parameter.pattern, value):
         raise refusal
     return value
 

@@ -7,7 +7,6 @@ URLs come from the environment (OPENAI_API_KEY, OPENAI_BASE_URL) and are kept no
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -224,75 +223,3 @@ class PromptedTranslation:
 def prompted_translator(teacher: Teacher) -> Translator:
     """Make a translator of a chat teacher."""
     return partial(PromptedTranslation, teacher)
-
-
-class Local:
-    """A causal model of transformers on this machine, by hub id or folder.
-
-    Greedy at temperature 0. Otherwise sampled from a seed that depends on the batch.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        batch_size: int = 8,
-    ):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self.name, self.batch_size = model, batch_size
-        self.decoding = {"temperature": temperature, "max_tokens": max_tokens}
-        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(
-            model, dtype="auto", device_map="auto", use_safetensors=True
-        )
-        self._lock = threading.Lock()
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Generate for all prompts in one batch."""
-        if self._tokenizer.chat_template:
-            prompts = [self._chat(prompt) for prompt in prompts]
-        inputs = self._tokenizer(
-            list(prompts),
-            return_tensors="pt",
-            padding=True,
-            return_token_type_ids=False,
-        ).to(self._model.device)
-        with self._lock:
-            outputs = self._model.generate(**inputs, **self._settings(prompts))
-        new = outputs[:, inputs["input_ids"].shape[1] :]
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        return [self._read(*pair) for pair in zip(new.tolist(), lengths, strict=True)]
-
-    def _chat(self, prompt: str) -> str:
-        message = [{"role": "user", "content": prompt}]
-        return self._tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True
-        )
-
-    def _settings(self, prompts: Sequence[str]) -> dict[str, Any]:
-        import torch
-
-        settings = {
-            "max_new_tokens": self.decoding["max_tokens"],
-            "pad_token_id": self._tokenizer.pad_token_id,
-        }
-        if not self.decoding["temperature"]:
-            return {**settings, "do_sample": False}
-        torch.manual_seed(hash_of(*prompts))
-        return {
-            **settings,
-            "do_sample": True,
-            "temperature": self.decoding["temperature"],
-        }
-
-    def _read(self, ids: list[int], prompt_tokens: int) -> Answer:
-        end = self._model.generation_config.eos_token_id
-        ends = set(end) if isinstance(end, list) else {end}
-        stop = next((i for i, token in enumerate(ids) if token in ends), None)
-        text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
-        finish = "length" if stop is None else "stop"
-        return Answer(text, finish, prompt_tokens, len(ids[:stop]))

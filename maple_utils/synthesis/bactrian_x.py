@@ -1,0 +1,131 @@
+"""Bactrian-X (arXiv 2305.15011): translate the question, answer it directly."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from maple_utils.synthesis import asking, filters
+from maple_utils.synthesis.asking import Request, Session, ask_all
+from maple_utils.synthesis.filters import Settings
+from maple_utils.synthesis.made import (
+    PROBE,
+    UNANSWERED,
+    Made,
+    check_answers,
+    finished,
+    included,
+    texts_of,
+)
+from maple_utils.synthesis.teachers import Answer, Teacher, Translator
+
+
+def make(
+    seeds: pd.DataFrame,
+    languages: Sequence[str],
+    teacher: Teacher,
+    translator: Translator,
+    session: Session,
+    settings: Settings,
+) -> Made:
+    """Translate English seeds, then let the teacher answer in each language.
+
+    `seeds` has id, instruction and input (`seeds.without_code` marks what is left out).
+    Ids are parallel across languages. Raises ParameterError where the first answers in
+    a language are in another one throughout.
+    """
+    seeds = included(seeds)
+    rows = _questions(seeds, languages, translator, session)
+    first = rows.groupby("language").cumcount() < PROBE
+    answers = ask_all(session, teacher, _requests(rows[first]))
+    check_answers(_answered(rows[first], answers), teacher, settings)
+    answers |= ask_all(session, teacher, _requests(rows))
+    rows = _answered(rows, answers)
+    tests = tuple(name for name in filters.TESTS if "repeats" not in name)
+    return finished(rows, filters.reasons(rows, settings, tests), session)
+
+
+def estimate(
+    seeds: pd.DataFrame,
+    languages: Sequence[str],
+    teacher: Teacher,
+    translator: Translator,
+    session: Session,
+) -> pd.DataFrame:
+    """Estimate calls, tokens, dollars and minutes before anything is asked.
+
+    English stands in for translations that are not in the cache yet.
+    """
+    seeds = included(seeds)
+    rows, tables = [], []
+    for code in _foreign(languages):
+        between = translator("en", code)
+        requests = [Request(code, text) for text in texts_of(seeds)]
+        longest = max(len(request.prompt.encode()) for request in requests)
+        table = asking.estimate(session, between, requests, answer_tokens=longest // 3)
+        tables.append(table.assign(step="translate"))
+    for code in languages:
+        known = {} if code == "en" else _cached(session, translator("en", code), seeds)
+        rows.append(_translated(seeds, code, known))
+    requests = [Request(r.language, _question(r)) for r in pd.concat(rows).itertuples()]
+    tables.append(asking.estimate(session, teacher, requests).assign(step="answer"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _foreign(languages: Sequence[str]) -> list[str]:
+    return [code for code in languages if code != "en"]
+
+
+def _cached(session: Session, between: Teacher, seeds: pd.DataFrame):
+    stored = {text: session.cache.get(between, text) for text in texts_of(seeds)}
+    return {text: answer for text, answer in stored.items() if answer}
+
+
+def _questions(seeds, languages, translator, session: Session) -> pd.DataFrame:
+    """Return a row per seed and language, seed by seed, with translated texts."""
+    parts = []
+    for code in languages:
+        known: dict[str, Answer] = {}
+        if code != "en":
+            requests = [Request(code, text) for text in texts_of(seeds)]
+            known = ask_all(session, translator("en", code), requests)
+            seeds_here = seeds[[_is_known(row, known) for row in seeds.itertuples()]]
+        else:
+            seeds_here = seeds
+        parts.append(_translated(seeds_here, code, known))
+    rows = pd.concat(parts)
+    # Seed by seed, so that a run which stops early has all languages alike.
+    return rows.sort_index(kind="stable").reset_index(drop=True)
+
+
+def _is_known(row, known: dict[str, Answer]) -> bool:
+    return all(text in known for text in (row.instruction, row.input) if text)
+
+
+def _translated(seeds: pd.DataFrame, code: str, known: dict) -> pd.DataFrame:
+    def translate(text: str) -> str:
+        return known[text].text if text in known else text
+
+    return pd.DataFrame(
+        {
+            "id": seeds["id"],
+            "language": code,
+            "instruction": seeds["instruction"].map(translate),
+            "input": seeds["input"].map(translate),
+        }
+    )
+
+
+def _question(row) -> str:
+    return f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+
+
+def _requests(rows: pd.DataFrame) -> list[Request]:
+    return [Request(row.language, _question(row)) for row in rows.itertuples()]
+
+
+def _answered(rows: pd.DataFrame, answers: dict[str, Answer]) -> pd.DataFrame:
+    found = [answers.get(_question(row)) for row in rows.itertuples()]
+    return rows.assign(
+        output=[answer.text.strip() if answer else "" for answer in found],
+        finish=[answer.finish if answer else UNANSWERED for answer in found],
+    )

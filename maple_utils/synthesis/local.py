@@ -1,0 +1,131 @@
+"""Teachers and translators that run on this machine, through transformers."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
+
+from maple_utils.languages import LANGUAGES
+from maple_utils.synthesis.teachers import Answer, Teacher, hash_of
+
+
+class Local:
+    """A causal model of transformers on this machine, by hub id or folder.
+
+    Greedy at temperature 0. Otherwise sampled from a seed that depends on the batch.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        temperature: float = 0.0,
+        max_tokens: int = 512,
+        batch_size: int = 8,
+    ):
+        self.name, self.batch_size = model, batch_size
+        self.decoding = {"temperature": temperature, "max_tokens": max_tokens}
+        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model = AutoModelForCausalLM.from_pretrained(
+            model, dtype="auto", device_map="auto", use_safetensors=True
+        )
+        self._lock = threading.Lock()
+
+    def answer(self, prompts: Sequence[str]) -> list[Answer]:
+        """Generate for all prompts in one batch."""
+        if self._tokenizer.chat_template:
+            prompts = [self._chat(prompt) for prompt in prompts]
+        inputs = self._tokenizer(
+            list(prompts),
+            return_tensors="pt",
+            padding=True,
+            return_token_type_ids=False,
+        ).to(self._model.device)
+        with self._lock:
+            outputs = self._model.generate(**inputs, **self._settings(prompts))
+        new = outputs[:, inputs["input_ids"].shape[1] :]
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        return [self._read(*pair) for pair in zip(new.tolist(), lengths, strict=True)]
+
+    def _chat(self, prompt: str) -> str:
+        message = [{"role": "user", "content": prompt}]
+        return self._tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True
+        )
+
+    def _settings(self, prompts: Sequence[str]) -> dict[str, Any]:
+        settings = {
+            "max_new_tokens": self.decoding["max_tokens"],
+            "pad_token_id": self._tokenizer.pad_token_id,
+        }
+        if not self.decoding["temperature"]:
+            return {**settings, "do_sample": False}
+        torch.manual_seed(hash_of(*prompts))
+        return {
+            **settings,
+            "do_sample": True,
+            "temperature": self.decoding["temperature"],
+        }
+
+    def _read(self, ids: list[int], prompt_tokens: int) -> Answer:
+        end = self._model.generation_config.eos_token_id
+        ends = set(end) if isinstance(end, list) else {end}
+        stop = next((i for i, token in enumerate(ids) if token in ends), None)
+        text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+        finish = "length" if stop is None else "stop"
+        return Answer(text, finish, prompt_tokens, len(ids[:stop]))
+
+
+class Nllb:
+    """NLLB-200 as a translator, e.g. facebook/nllb-200-distilled-600M; greedy."""
+
+    def __init__(self, model: str, max_tokens: int = 512, batch_size: int = 8):
+        self.name, self.max_tokens, self.batch_size = model, max_tokens, batch_size
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._model = AutoModelForSeq2SeqLM.from_pretrained(
+            model, dtype="auto", device_map="auto", use_safetensors=True
+        )
+        self._lock = threading.Lock()
+
+    def between(self, source: str, target: str) -> Teacher:
+        """Return the translator from `source` to `target`, codes as in LANGUAGES."""
+        decoding = {"source": source, "target": target, "max_tokens": self.max_tokens}
+        return _Pair(self.name, self._translate, decoding, self.batch_size)
+
+    def _translate(self, texts: list[str], source: str, target: str) -> list[Answer]:
+        with self._lock:
+            self._tokenizer.src_lang = LANGUAGES[source].flores
+            inputs = self._tokenizer(texts, return_tensors="pt", padding=True)
+            start = self._tokenizer.convert_tokens_to_ids(LANGUAGES[target].flores)
+            outputs = self._model.generate(
+                **inputs.to(self._model.device),
+                forced_bos_token_id=start,
+                max_new_tokens=self.max_tokens,
+                do_sample=False,
+            )
+        written = self._tokenizer.batch_decode(outputs, skip_special_tokens=True)
+        ends = (outputs == self._tokenizer.eos_token_id)[:, 1:].any(dim=1).tolist()
+        return [
+            Answer(text.strip(), "stop" if end else "length")
+            for text, end in zip(written, ends, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    name: str
+    translate: Callable[[list[str], str, str], list[Answer]]
+    decoding: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 8
+
+    def answer(self, prompts: Sequence[str]) -> list[Answer]:
+        pair = self.decoding["source"], self.decoding["target"]
+        return self.translate(list(prompts), *pair)
