@@ -3,14 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-BASES := miniature-llama_4bit miniature-llama_16bit
-CELLS := $(foreach rank,4 32,$(foreach bits,4 16,\
-	miniature-llama_bactrian-x-mini_r$(rank)_$(bits)bit))
+DATA := bactrian-x-miniature
+BASES := 4bit 16bit
+CELLS := r4_4bit r4_16bit r32_4bit r32_16bit
+BASE_SCORES := $(BASES:%=$(DEMO)/miniature-llama_%/scores.parquet)
+CELL_SCORES := $(CELLS:%=$(DEMO)/miniature-llama_$(DATA)_%/scores.parquet)
 
 .PHONY: demo test lab figures
 .DELETE_ON_ERROR:
 
-demo: $(patsubst %,$(DEMO)/%/scores.parquet,$(BASES) $(CELLS))
+demo: $(BASE_SCORES) $(CELL_SCORES)
 	$(BIN)/papermill notebooks/04_figures.ipynb $(DEMO)/04_figures.ipynb \
 		-p runs_dir $(DEMO) -p output_dir $(DEMO)/figures
 	@$(BIN)/python -m maple_utils.results $(DEMO)
@@ -32,19 +34,24 @@ figures: .venv/ready
 	$(BIN)/python -m pip install --no-deps -e .
 	touch $@
 
-$(DEMO)/instructions/README.md: .venv/ready
+runs/instructions/$(DATA)/README.md: .venv/ready
 	mkdir -p $(DEMO)
-	$(BIN)/papermill notebooks/01_synthesize.ipynb $(DEMO)/01_synthesize.ipynb \
-		-p output_dir $(@D)
+	$(BIN)/papermill notebooks/01_synthesize.ipynb $(DEMO)/01_synthesize.ipynb
 
-$(DEMO)/%/train.json: $(DEMO)/instructions/README.md
+$(DEMO)/miniature-llama_$(DATA)_%/train.json: runs/instructions/$(DATA)/README.md
 	mkdir -p $(@D)
 	$(BIN)/papermill notebooks/02_train.ipynb $(@D)/02_train.ipynb \
-		-f params/miniature.yaml -f params/cells/$*.yaml -p output_dir $(@D)
+		-f params/miniature.yaml -f params/cells/miniature-llama_bactrian-x-mini_$*.yaml \
+		-p instruction_data $(DATA) -p output_dir $(@D)
 
-$(CELLS:%=$(DEMO)/%/scores.parquet): $(DEMO)/%/scores.parquet: $(DEMO)/%/train.json
-$(BASES:%=$(DEMO)/%/scores.parquet): .venv/ready
-$(DEMO)/%/scores.parquet:
+$(CELL_SCORES): $(DEMO)/miniature-llama_$(DATA)_%/scores.parquet: \
+		$(DEMO)/miniature-llama_$(DATA)_%/train.json
+	$(BIN)/papermill notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
+		-f params/miniature.yaml -f params/cells/miniature-llama_bactrian-x-mini_$*.yaml \
+		-p instruction_data $(DATA) -p output_dir $(@D)
+
+$(BASE_SCORES): $(DEMO)/miniature-llama_%/scores.parquet: .venv/ready
 	mkdir -p $(@D)
 	$(BIN)/papermill notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
-		-f params/miniature.yaml -f params/cells/$*.yaml -p output_dir $(@D)
+		-f params/miniature.yaml -f params/cells/miniature-llama_$*.yaml \
+		-p output_dir $(@D)
