@@ -130,8 +130,8 @@ def verdicts(main: pd.DataFrame, claims: pd.DataFrame) -> Drawn:
         claims: what `claims.evaluate_claims` returns.
     """
     rows = len(claims)
-    figure, axes = grid(rows, 1, TWO_COLUMNS, 0.62 * rows + 0.2, layout="none")
-    figure.subplots_adjust(left=0.4, right=0.66, hspace=1.3, top=0.96, bottom=0.07)
+    figure, axes = grid(rows, 1, TWO_COLUMNS, 0.62 * rows + 0.3, layout="none")
+    figure.subplots_adjust(left=0.4, right=0.66, hspace=1.3, top=0.94, bottom=0.07)
     for place, claim in zip(axes.flat, claims.itertuples(), strict=True):
         _forest_row(place, claim)
     return figure, claims

@@ -100,9 +100,9 @@ def change_by_run(main: pd.DataFrame) -> Drawn:
     found = table.groupby([*keys, "language"], as_index=False)["change"].mean()
     codes = by_resource(found["language"])
     bases = sorted(set(found["base_model"]))
-    runs = found[keys].drop_duplicates()["base_model"].value_counts()
-    width = min(TWO_COLUMNS, max(ONE_COLUMN, 1.8 + 0.15 * runs.max()))
-    height = len(bases) * (0.9 + 0.095 * len(codes))
+    runs = found[keys].drop_duplicates()["base_model"].value_counts().max()
+    width = min(TWO_COLUMNS, max(ONE_COLUMN, 1.8 + 0.15 * runs))
+    height = len(bases) * (0.85 + len(codes) * (0.095 if len(codes) > 20 else 0.14))
     figure, axes = grid(len(bases), 1, width, height)
     reach = max(found["change"].abs().max(), 0.1)
     for place, base in zip(axes.flat, bases, strict=True):
@@ -111,9 +111,13 @@ def change_by_run(main: pd.DataFrame) -> Drawn:
         _heatmap(place, wide.reindex(codes), reach)
         place.set_title(base_name(base))
     bar = figure.colorbar(
-        axes[0, 0].collections[0], ax=axes, shrink=0.5, aspect=40, pad=0.01
+        axes[0, 0].collections[0],
+        ax=axes,
+        shrink=1 if height < 3 else 0.5,
+        aspect=20 if height < 3 else 40,
+        pad=0.01,
     )
-    bar.set_label("change from finetuning (points)")
+    bar.set_label("change (points)")
     bar.outline.set_visible(False)
     return figure, found
 
@@ -122,28 +126,29 @@ def _heatmap(axes: Axes, wide: pd.DataFrame, reach: float) -> None:
     sns.heatmap(wide, ax=axes, cmap="PuOr", vmin=-reach, vmax=reach, cbar=False)
     row, column = np.nonzero(wide.to_numpy() < 0)
     axes.plot(column + 0.5, row + 0.5, "k.", markersize=1, mew=0)
-    levels = [resource_level(code) for code in wide.index]
-    for place in range(1, len(levels)):
-        if levels[place] != levels[place - 1]:
-            axes.axhline(place, color="white", lw=2.5)
-    names = [language_name(code) for code in wide.index]
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, size=5, rotation=0)
+    levels = pd.Series(map(resource_level, wide.index))
+    for place in levels.index[levels != levels.shift()][1:]:
+        axes.axhline(place, color="white", lw=2.5)
+    names = map(language_name, wide.index)
+    axes.set_yticks(np.arange(len(wide)) + 0.5, names, size=5, rotation=0)
     runs = wide.columns.to_frame(index=False)
     ranks = [f"{rank:.0f}" for rank in runs["rank"]]
-    axes.set_xticks(np.arange(len(ranks)) + 0.5, ranks, size=5, rotation=90, va="top")
+    axes.set_xticks(np.arange(len(ranks)) + 0.5, ranks, size=5, rotation=0)
     axes.set(xlabel="", ylabel="")
-    transform = axes.get_xaxis_transform()
-    style = {"ha": "center", "va": "top", "size": 5.5, "transform": transform}
-    inch = 1 / (0.095 * len(wide))  # of the axes' height
-    axes.text(-0.3, -0.03 * inch, "rank", **style | {"ha": "right", "size": 5})
-    for (data, bits), part in runs.groupby(["instruction_data", "bits"], sort=False):
-        middle = part.index.to_numpy().mean() + 0.5
-        axes.text(middle, -0.2 * inch, f"{bits} bits", **style)
-        if bits == runs.loc[runs["instruction_data"] == data, "bits"].min():
-            whole = runs.index[runs["instruction_data"] == data].to_numpy().mean() + 0.5
-            axes.text(whole, -0.32 * inch, DATA.get(data, data), **style)
-        if part.index[0]:
-            axes.axvline(part.index[0], color="white", lw=1.5)
+    _below(axes, 0, 7.5, "rank  ", size=5, ha="right")
+    for data, of_data in runs.groupby("instruction_data", sort=False):
+        _below(axes, of_data.index.to_numpy().mean() + 0.5, 24, DATA.get(data, data))
+        for bits, part in of_data.groupby("bits"):
+            _below(axes, part.index.to_numpy().mean() + 0.5, 15, f"{bits} bits")
+            if part.index[0]:
+                axes.axvline(part.index[0], color="white", lw=1.5)
+
+
+def _below(axes: Axes, x: float, down: float, text: str, **style) -> None:
+    """Write below the axes at x (data), so many points down."""
+    where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    style = {"ha": "center", "va": "top", "size": 5.5} | style
+    axes.annotate(text, (x, 0), (0, -down), **where, **style)
 
 
 @drawing
@@ -193,7 +198,7 @@ def change_by_group(main: pd.DataFrame, seen: pd.DataFrame) -> Drawn:
     """
     changed(main)
     groupings = {name: language_groups(name) for name in ("level", "script", "family")}
-    groupings |= {"finetuning data": seen} if len(seen) else {}
+    groupings |= {"data": seen} if len(seen) else {}
     tables = [
         mean_changes(main, labels).assign(grouping=name)
         for name, labels in groupings.items()
@@ -212,7 +217,7 @@ def change_by_group(main: pd.DataFrame, seen: pd.DataFrame) -> Drawn:
         bars(place, part, np.arange(len(part)), "x", color=KINDS[0], marker="o", ls="")
         labels = [f"{g} ({n})" for g, n in zip(part["group"], part["languages"])]  # noqa: B905
         place.set_yticks(range(len(part)), labels, size=5.5)
-        place.set(ylim=(-0.7, len(part) - 0.3), ylabel=name.replace(" ", "\n"))
+        place.set(ylim=(-0.7, len(part) - 0.3), ylabel=name)
     axes[-1, 0].set_xlabel("change from finetuning (points)")
     figure.align_ylabels()
     return figure, found
