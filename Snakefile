@@ -3,7 +3,7 @@
     snakemake -c2                                   # the miniature, on this machine
     snakemake -c2 --config cells=NAME,NAME limit=10 # a quick try of some cells
     snakemake -c16 --config grid=paper              # the paper's, on one machine's GPU
-    snakemake --config grid=paper --profile profiles/slurm     # on a SLURM cluster
+    snakemake --config grid=paper --workflow-profile profiles/slurm  # on a SLURM cluster
     snakemake -n                                    # what would run, and why
     python -m maple_utils.grid status               # what has run, and when it is done
 
@@ -24,7 +24,10 @@ is kept as runs/CELL/02_train.failed.ipynb.
           device=a100        whose time and memory are asked for: cpu t4 a100 h100
 """
 
+import fcntl
 from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 
 from maple_utils import grid
 from maple_utils.grid import changes, estimate
@@ -38,7 +41,7 @@ CELLS = grid.pick(grid.named(AXES), config.get("cells", ""))
 BASES = [name for name, cell in CELLS.items() if not cell["instruction_data"]]
 ADAPTERS = [name for name in CELLS if name not in BASES]
 TOGETHER = str(config.get("together", False)).lower() == "true"
-DEVICE = config.get("device", "cpu" if GRID == "miniature" else "a100")
+DEVICE = config.get("device", "a100" if GRID == "paper" else "cpu")
 GPU = 0 if DEVICE == "cpu" else 1
 TABLES = ("predictions.parquet", "scores.parquet", "evaluate.json")
 
@@ -74,6 +77,15 @@ def members(batch: tuple[str, int]) -> list[str]:
     return [n for n, c in CELLS.items() if (c["base_model"], c["bits"]) == batch]
 
 
+# Snakemake's own lock outlives a kill; this one ends with the process that holds it.
+if workflow.is_main_process and not workflow.dryrun:
+    Path("runs").mkdir(exist_ok=True)
+    LOCK = open("runs/.lock", "w")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError("another Snakemake is at work on runs/; wait for its end")
+
 if GPU:
     shell.prefix(". profiles/take_gpu.sh; ")
 
@@ -96,32 +108,29 @@ rule synthesize:
         lambda w: recipe(w.data),
     output:
         "runs/instructions/{data}/README.md",
-    log:
-        "runs/instructions/{data}/01_synthesize.ipynb",
     shell:
-        "papermill notebooks/01_synthesize.ipynb {log} -f {input}"
-        " -p output_dir runs/instructions/{wildcards.data}"
+        "papermill notebooks/01_synthesize.ipynb runs/instructions/{wildcards.data}.ipynb"
+        " -f {input} -p output_dir runs/instructions/{wildcards.data} --no-progress-bar"
 
 
 rule train:
     input:
         made,
+        cell="params/cells/{cell}.yaml",
     output:
         "runs/{cell}/train.json",
         directory("runs/{cell}/adapter"),
     params:
         facts=lambda w: facts("02_train", w.cell),
-    log:
-        "runs/{cell}/02_train.ipynb",
     resources:
         gpu=GPU,
         mem_mb=lambda w: ask("train", "mem_mb", [w.cell]),
         runtime=lambda w: ask("train", "runtime", [w.cell]),
     shell:
         "rm -f runs/{wildcards.cell}/02_train.failed.ipynb;"
-        " papermill notebooks/02_train.ipynb {log} -f params/{GRID}.yaml"
-        " -f params/cells/{wildcards.cell}.yaml {LIMIT} --no-progress-bar"
-        " || (mv {log} runs/{wildcards.cell}/02_train.failed.ipynb; false)"
+        " papermill notebooks/02_train.ipynb runs/{wildcards.cell}/02_train.ipynb"
+        " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
+        " || (cd runs/{wildcards.cell}; mv 02_train.ipynb 02_train.failed.ipynb; false)"
 
 
 if TOGETHER:
@@ -132,45 +141,44 @@ if TOGETHER:
                 f"evaluate_{grid.cell_name(batch[0], '', 0, batch[1])}"
             input:
                 [f"runs/{name}/train.json" for name in members(batch) if name in ADAPTERS],
+                cell=f"params/cells/{members(batch)[0]}.yaml",
             output:
                 [f"runs/{name}/{table}" for name in members(batch) for table in TABLES],
             params:
                 facts=[facts("03_evaluate", name) for name in members(batch)],
                 first=members(batch)[0],
                 others=", ".join(f"runs/{name}/adapter" for name in members(batch)[1:]),
-            log:
-                f"runs/{members(batch)[0]}/03_evaluate.ipynb",
             resources:
                 gpu=GPU,
                 mem_mb=ask("evaluate", "mem_mb", members(batch)),
                 runtime=ask("evaluate", "runtime", members(batch)),
             shell:
                 "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
-                " papermill notebooks/03_evaluate.ipynb {log} -f params/{GRID}.yaml"
-                " -f params/cells/{params.first}.yaml -y 'adapters: [{params.others}]'"
-                " {LIMIT} --no-progress-bar"
-                " || (mv {log} runs/{params.first}/03_evaluate.failed.ipynb; false)"
+                " papermill notebooks/03_evaluate.ipynb runs/{params.first}/03_evaluate.ipynb"
+                " -f params/{GRID}.yaml -f {input.cell} -y 'adapters: [{params.others}]'"
+                " {LIMIT} --no-progress-bar || (cd runs/{params.first};"
+                " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 
 else:
 
     rule evaluate:
         input:
             lambda w: [f"runs/{w.cell}/train.json"] if w.cell in ADAPTERS else [],
+            cell="params/cells/{cell}.yaml",
         output:
             [f"runs/{{cell}}/{table}" for table in TABLES],
         params:
             facts=lambda w: facts("03_evaluate", w.cell),
-        log:
-            "runs/{cell}/03_evaluate.ipynb",
         resources:
             gpu=GPU,
             mem_mb=lambda w: ask("evaluate", "mem_mb", [w.cell]),
             runtime=lambda w: ask("evaluate", "runtime", [w.cell]),
         shell:
             "rm -f runs/{wildcards.cell}/03_evaluate.failed.ipynb;"
-            " papermill notebooks/03_evaluate.ipynb {log} -f params/{GRID}.yaml"
-            " -f params/cells/{wildcards.cell}.yaml {LIMIT} --no-progress-bar"
-            " || (mv {log} runs/{wildcards.cell}/03_evaluate.failed.ipynb; false)"
+            " papermill notebooks/03_evaluate.ipynb runs/{wildcards.cell}/03_evaluate.ipynb"
+            " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
+            " || (cd runs/{wildcards.cell};"
+            " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 
 
 rule figures:
@@ -180,7 +188,6 @@ rule figures:
         "runs/figures/claims.csv",
     params:
         code=changes.code_of(Path("notebooks/04_figures.ipynb")),
-    log:
-        "runs/figures/04_figures.ipynb",
     shell:
-        "papermill notebooks/04_figures.ipynb {log} --no-progress-bar"
+        "papermill notebooks/04_figures.ipynb runs/figures/04_figures.ipynb"
+        " --no-progress-bar"

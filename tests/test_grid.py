@@ -1,14 +1,30 @@
-"""The committed cell files are the grids' cells, one each."""
+"""The grid's cells, what makes them stale, how far they are, what they cost."""
 
+import json
+import os
+import shutil
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from maple_utils import grid
-from maple_utils.params import ParameterError
+from maple_utils.grid import changes, estimate, status
+from maple_utils.params import NOTEBOOKS, ParameterError, convert
 
-PARAMS = Path(__file__).resolve().parents[1] / "params"
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = ROOT / "params"
+GRIDS = ("paper", "miniature")
+
+
+def settings_of(name: str) -> dict:
+    return grid.read_grid(PARAMS / f"{name}.yaml")[1]
+
+
+def cells_of(name: str) -> dict:
+    return grid.named(grid.read_grid(PARAMS / f"{name}.yaml")[0])
 
 
 def test_committed_cells_match_the_grids():
@@ -17,13 +33,21 @@ def test_committed_cells_match_the_grids():
     assert on_disk == grid.cell_files(PARAMS)
 
 
-@pytest.mark.parametrize("name", grid.GRIDS)
+@pytest.mark.parametrize("name", GRIDS)
 def test_each_grid_has_sixty_cells_and_six_base_models(name):
-    axes, _ = grid.read_grid(PARAMS / name)
-    cells = list(grid.cells(axes))
-    adapters = [cell for cell in cells if "rank" in cell]
+    cells = cells_of(name)
+    adapters = [cell for cell in cells.values() if cell["instruction_data"]]
     assert (len(adapters), len(cells) - len(adapters)) == (60, 6)
-    assert len({grid.name_of(cell) for cell in cells}) == 66
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_cell_over_its_grid_gives_the_notebooks_single_values(name):
+    """The grid's lists must all be overridden, of base models too."""
+    for cell in cells_of(name).values():
+        whole = yaml.safe_load((PARAMS / f"{name}.yaml").read_text()) | cell
+        for notebook in ("02_train", "03_evaluate"):
+            for key in set(whole) & set(NOTEBOOKS[notebook]):
+                assert convert(key, whole[key]) == whole[key]
 
 
 def test_an_axis_must_be_a_list_of_allowed_values(tmp_path):
@@ -39,9 +63,16 @@ def test_an_axis_must_be_a_list_of_allowed_values(tmp_path):
             grid.read_grid(file)
 
 
+def test_what_is_not_there_is_named_with_what_is():
+    with pytest.raises(ParameterError, match=r"grid: got 'papre'; .* miniature, paper"):
+        grid.read_grid(PARAMS / "papre.yaml")
+    with pytest.raises(ParameterError, match="cells: got 'r8'; allowed: names of"):
+        grid.pick(cells_of("miniature"), "miniature-llama_4bit, r8")
+
+
 def test_write_makes_files_and_removes_those_of_former_cells(tmp_path, capsys):
-    for name in grid.GRIDS:
-        (tmp_path / name).write_text((PARAMS / name).read_text())
+    for name in GRIDS:
+        shutil.copy(PARAMS / f"{name}.yaml", tmp_path)
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "former.yaml").touch()
     grid.write(tmp_path)
@@ -49,3 +80,155 @@ def test_write_makes_files_and_removes_those_of_former_cells(tmp_path, capsys):
     assert "former.yaml" not in names
     assert "mistral-7b_bactrian-x-22_r32_4bit.yaml" in names
     assert f"{len(names)} cells" in capsys.readouterr().out
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """Return a copy of the package whose files may be edited."""
+    copy = tmp_path / "maple_utils"
+    shutil.copytree(ROOT / "maple_utils", copy, ignore=shutil.ignore_patterns("*.pyc"))
+    monkeypatch.setattr(changes, "PACKAGE", copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stale"),
+    [
+        ("metrics.py", '"""', '"""Anew: ', set()),
+        ("metrics.py", "import ", "# why\nimport ", set()),
+        ("grid/status.py", "600", "601", set()),
+        ("metrics.py", "return ", "return 1 + ", {"03_evaluate"}),
+        ("tasks/tasks.yaml", "shots: 8", "shots: 7", {"03_evaluate"}),
+        ("instructions/__init__.py", "Response", "R", {"02_train", "03_evaluate"}),
+        ("miniature/world.py", "import", "X = 1\nimport", {"02_train", "03_evaluate"}),
+    ],
+)
+def test_code_that_a_notebook_uses_makes_it_stale(package, file, old, new, stale):
+    def digests() -> dict[str, str]:
+        changes.code_of.cache_clear()
+        paths = [ROOT / "notebooks" / f"{name}.ipynb" for name in status.STAGES]
+        return {path.stem: changes.code_of(path) for path in paths}
+
+    before, text = digests(), (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new, 1))
+    after = digests()
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_the_papers_cells_do_not_hang_on_the_miniature():
+    paper, offline = settings_of("paper"), settings_of("miniature")
+    cell = cells_of("paper")["llama-2-7b_4bit"]
+    assert changes.ignored_rooms(cell, paper) == {"miniature"}
+    assert not changes.ignored_rooms(cell, offline)
+
+
+def test_changed_data_or_base_weights_make_a_cell_stale(tmp_path):
+    for name in ("base", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("one")
+    cell = {"base_model": str(tmp_path / "base"), "instruction_data": "data"}
+    given = (cell, {"hub_root": str(tmp_path)})
+    seen = [changes.data_of(*given)]
+    for name in ("base", "data"):
+        (tmp_path / name / "file").write_text("two")
+        changes.content_of.cache_clear()
+        seen.append(changes.data_of(*given))
+    assert set(seen[0]) == {"base", "data"}
+    changed = [{k for k in new if new[k] != seen[0][k]} for new in seen[1:]]
+    assert changed == [{"base"}, {"base", "data"}]
+
+
+def executed(file: Path, seconds: float | None, age: float = 0) -> None:
+    """Write what papermill leaves: `seconds` is None while it runs."""
+    now = time.time()
+    start = pd.Timestamp(now - age - (seconds or 60), unit="s", tz="UTC").isoformat()
+    metadata = {"papermill": {"duration": seconds, "start_time": start}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"metadata": metadata}))
+    os.utime(file, (now - age, now - age))
+
+
+def test_status_tells_done_running_failed_killed_and_missing(tmp_path):
+    cells = dict(list(cells_of("miniature").items())[6:11])
+    done, running, failed, killed, missing = cells
+    executed(tmp_path / done / "02_train.ipynb", 100)
+    (tmp_path / done / "train.json").touch()
+    executed(tmp_path / running / "02_train.ipynb", None)
+    executed(tmp_path / failed / "02_train.failed.ipynb", 7)
+    executed(tmp_path / killed / "02_train.ipynb", None, age=3600)
+    rows = status.table(cells, tmp_path)
+    train = rows[rows["stage"] == "02_train"].set_index("cell")
+    assert train["state"].to_dict() == {
+        done: "done",
+        running: "running",
+        failed: "failed",
+        killed: "killed",
+        missing: "missing",
+    }
+    assert train["seconds"].loc[[done, failed]].tolist() == [100, 7]
+    assert train["seconds"].loc[running] == pytest.approx(60, abs=5)
+    text = status.report(rows)
+    assert "02_train: 1 done, 1 failed, 1 killed, 1 missing, 1 running" in text
+    assert "time left: known when a cell is done" in text  # 03 has no time yet
+    assert status.eta(rows[rows["stage"] == "02_train"]) == pytest.approx(340, abs=5)
+
+
+def test_status_of_a_whole_grid_gives_no_time_left(tmp_path):
+    cells = {"miniature-llama_4bit": cells_of("miniature")["miniature-llama_4bit"]}
+    executed(tmp_path / "miniature-llama_4bit" / "03_evaluate.ipynb", 3661)
+    (tmp_path / "miniature-llama_4bit" / "evaluate.json").touch()
+    text = status.report(status.table(cells, tmp_path))
+    assert "done 1:01:01" in text
+    assert "left" not in text
+
+
+def test_sizes_are_those_of_the_models():
+    llama = estimate.shape_of("llama-2-7b")
+    assert llama.linear + 2 * llama.head == pytest.approx(6.738e9, rel=1e-3)
+    mistral = estimate.shape_of("mistral-7b")
+    assert mistral.linear + 2 * mistral.head == pytest.approx(7.242e9, rel=1e-3)
+    assert estimate.shape_of("miniature-llama").adapter(8) == 104448  # 02 counted
+
+
+def test_a_7b_model_fits_a_t4_at_four_bits_only():
+    cells, settings = cells_of("paper"), settings_of("paper")
+    table = estimate.table(cells, settings, ["t4", "a100"], price=2.0)
+    assert table.loc["a100", "too large"] == 0
+    name = "llama-2-7b_bactrian-x-22_r8_{}bit"
+    need = {b: estimate.memory(cells[name.format(b)], settings) for b in (4, 8, 16)}
+    assert need[4] < need[8] < need[16]
+    assert need[4] < estimate.DEVICES["t4"].memory < need[16]
+    dollars, hours = table.loc["a100", ["dollars", "hours"]]
+    assert dollars == pytest.approx(2 * hours, abs=0.02)
+
+
+def test_twice_the_rows_take_twice_the_time():
+    cell = cells_of("paper")["mistral-7b_multialpaca_r64_4bit"]
+    device = estimate.DEVICES["a100"]
+    start = estimate.train_seconds(cell, {"max_steps": 1}, device)
+    some = [
+        estimate.train_seconds(cell, settings_of("paper") | {"limit": limit}, device)
+        for limit in (1000, 2000)
+    ]
+    assert some[1] - start == pytest.approx(2 * (some[0] - start), rel=0.1)
+
+
+MEASURED = pd.read_csv(ROOT / "benchmarks" / "grid_cells.csv")
+
+
+@pytest.mark.parametrize("row", list(MEASURED.itertuples()), ids=lambda row: row.cell)
+def test_the_estimate_is_within_a_quarter_of_measured_cells(row):
+    cell, settings = cells_of("miniature")[row.cell], settings_of("miniature")
+    of = {"train": estimate.train_seconds, "evaluate": estimate.evaluate_seconds}
+    seconds = of[row.stage](cell, settings, estimate.DEVICES["cpu"])
+    assert seconds == pytest.approx(row.seconds, rel=0.25)
+
+
+def test_what_is_asked_of_a_scheduler_leaves_room():
+    cells, settings = cells_of("paper"), settings_of("paper")
+    cell = cells["llama-2-7b_multialpaca_r8_4bit"]
+    asked = estimate.request("train", cell, settings, "a100")
+    seconds = estimate.train_seconds(cell, settings, estimate.DEVICES["a100"])
+    assert asked["runtime"] * 60 == pytest.approx(2 * seconds, rel=0.01)
+    assert 14_000 < asked["mem_mb"] < 20_000

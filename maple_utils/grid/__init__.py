@@ -83,8 +83,8 @@ def pick(grid: dict[str, Cell], wanted: str) -> dict[str, Cell]:
     for name in names:
         if name not in grid:
             raise ParameterError(
-                f"cells: got {name!r}; allowed: names of the grid's cells, such as "
-                f"{next(reversed(grid))}; all of them: python -m maple_utils.grid status"
+                f"cells: got {name!r}; allowed: names of cells, such as "
+                f"{next(reversed(grid))}; see python -m maple_utils.grid status"
             )
     return {name: grid[name] for name in names} if names else grid
 

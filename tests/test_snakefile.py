@@ -1,0 +1,249 @@
+"""The grid as Snakemake runs it: killed, broken, full, changed, and still right."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from maple_utils import grid
+
+pytest.importorskip(
+    "snakemake", reason="Snakemake is not installed: pip install snakemake"
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "base_model": ["miniature-llama"],
+    "instruction_data": ["bactrian-x-mini"],
+    "rank": [2, 4],
+    "bits": [16],
+    "seed": [0],
+    **{"limit": 4, "heldout": 1, "max_steps": 2, "languages": ["en", "sw"]},
+    **{"tasks": ["xcopa"], "shots": 0},
+}
+BASE = "miniature-llama_16bit"
+TWO, FOUR = (f"miniature-llama_bactrian-x-mini_r{rank}_16bit" for rank in (2, 4))
+DONE = [f"runs/{cell}/evaluate.json" for cell in (BASE, TWO, FOUR)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Return a workspace with a grid of one base model and two adapters."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ("notebooks", "params", "profiles"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "maple_utils").symlink_to(ROOT / "maple_utils")
+    write_grid(folder, {})
+    grid.write(folder / "params")
+    return folder
+
+
+def write_grid(folder: Path, changes: dict) -> None:
+    (folder / "params" / "tiny.yaml").write_text(yaml.safe_dump(TINY | changes))
+
+
+def command(*options: str, config: str = "grid=tiny") -> list[str]:
+    call = [sys.executable, "-m", "snakemake", "-c2"]
+    return [*call, "--config", *config.split(), *options]
+
+
+def environment() -> dict:
+    bin_folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+
+
+def snakemake(
+    folder: Path, *options: str, config: str = "grid=tiny"
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*options, config=config),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+def planned(folder: Path, config: str = "grid=tiny") -> set[str]:
+    """Return what would run: the executed notebook that each job would write."""
+    ran = snakemake(folder, "--dry-run", "--", *DONE, config=config)
+    assert ran.returncode == 0, ran.stderr
+    said = re.findall(r"papermill notebooks/\S+ runs/(\S+)", ran.stdout + ran.stderr)
+    return set(said)
+
+
+def wait_for(condition, seconds: int = 120) -> None:
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def has_begun(notebook: Path) -> bool:
+    return notebook.exists() and notebook.read_text().count('"completed"') > 9
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """End a process and all that it started at once, as a power cut would."""
+    everyone = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for one in everyone:
+        one.kill()
+    process.wait()
+
+
+def test_a_plan_trains_each_adapter_and_evaluates_everyone(place):
+    assert planned(place) == {
+        f"{BASE}/03_evaluate.ipynb",
+        *(
+            f"{cell}/0{step}.ipynb"
+            for cell in (TWO, FOUR)
+            for step in ("2_train", "3_evaluate")
+        ),
+    }
+
+
+def test_one_base_for_all_cells_is_one_run(place):
+    runs = planned(place, "grid=tiny together=true")
+    assert {run for run in runs if "evaluate" in run} == {f"{BASE}/03_evaluate.ipynb"}
+
+
+def test_killed_then_broken_then_whole(place):
+    """A power cut, then a cell that fails: only what is missing is done again."""
+    log = (place / "killed.log").open("w")
+    train = [f"runs/{cell}/train.json" for cell in (TWO, FOUR)]
+    process = subprocess.Popen(
+        command("--", *train), cwd=place, env=environment(), stdout=log, stderr=log
+    )
+    notebooks = [place / "runs" / cell / "02_train.ipynb" for cell in (TWO, FOUR)]
+    wait_for(lambda: all(map(has_begun, notebooks)))
+    kill_all(process)
+    assert not [file for file in train if (place / file).exists()]
+
+    cell_file = place / "params" / "cells" / f"{FOUR}.yaml"
+    good = cell_file.read_text()
+    cell_file.write_text(good.replace("rank: 4", "rank: 0"))
+    broken = snakemake(place, "--", *DONE)
+    assert broken.returncode == 1
+    failed = place / "runs" / FOUR / "02_train.failed.ipynb"
+    assert "rank: got 0; allowed: an integer from 1 to 1024" in failed.read_text()
+    assert [(place / file).exists() for file in DONE] == [True, True, False]
+
+    cell_file.write_text(good)
+    times = {file: (place / file).stat().st_mtime_ns for file in DONE[:2]}
+    whole = snakemake(place, "--", *DONE)
+    assert whole.returncode == 0, whole.stderr
+    assert times == {file: (place / file).stat().st_mtime_ns for file in times}
+    assert json.loads((place / DONE[2]).read_text())["subject"]["rank"] == 4
+    assert not failed.exists()
+    assert planned(place) == set()
+
+
+def test_after_a_kill_the_adapter_is_that_of_an_unbroken_run(place, tmp_path):
+    options = ["-f", "params/tiny.yaml", "-f", f"params/cells/{TWO}.yaml"]
+    options += ["-p", "output_dir", str(tmp_path / "cell"), "--no-progress-bar"]
+    run = [
+        "papermill",
+        "notebooks/02_train.ipynb",
+        str(tmp_path / "out.ipynb"),
+        *options,
+    ]
+    subprocess.run(run, cwd=place, env=environment(), check=True, capture_output=True)
+    weights = "adapter/adapter_model.safetensors"
+    unbroken = (tmp_path / "cell" / weights).read_bytes()
+    assert (place / "runs" / TWO / weights).read_bytes() == unbroken
+
+
+EVERY_TRAIN = {f"{cell}/02_train.ipynb" for cell in (TWO, FOUR)}
+EVERY_EVALUATE = {f"{cell}/03_evaluate.ipynb" for cell in (BASE, TWO, FOUR)}
+
+
+@pytest.mark.parametrize(
+    ("change", "reruns"),
+    [
+        ({}, set()),
+        (
+            {"alpha_ratio": 3.0},
+            EVERY_TRAIN | (EVERY_EVALUATE - {f"{BASE}/03_evaluate.ipynb"}),
+        ),
+        ({"token_budget": 100}, EVERY_EVALUATE),
+        ({"rank": [2]}, None),
+    ],
+    ids=["nothing", "training", "evaluation", "fewer cells"],
+)
+def test_a_changed_setting_reruns_the_cells_it_touches(place, change, reruns):
+    write_grid(place, change)
+    try:
+        if reruns is None:
+            ran = snakemake(place, "-n", "--", *DONE[:2])
+            assert "Nothing to be done" in ran.stdout + ran.stderr
+        else:
+            assert planned(place) == reruns
+    finally:
+        write_grid(place, {})
+
+
+def test_a_paragraph_or_a_fresh_checkout_reruns_nothing_and_code_does(place):
+    notebook = place / "notebooks" / "03_evaluate.ipynb"
+    text = notebook.read_text()
+    for file in (place / "params" / "cells").iterdir():
+        file.touch()
+    notebook.write_text(text.replace("## Who is evaluated", "## Who"))
+    assert planned(place) == set()
+    notebook.write_text(text.replace("float(np.mean(", "float(np.median("))
+    assert planned(place) == EVERY_EVALUATE
+    notebook.write_text(text)
+
+
+@pytest.fixture
+def small_disk(place):
+    """Mount a disk of 200 KiB over a cell's folder."""
+    folder = place / "runs" / FOUR
+    kept = place / "kept"
+    folder.rename(kept)
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        folder.rmdir()
+        kept.rename(folder)
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
+    kept.rename(folder)
+
+
+def test_a_full_disk_leaves_nothing_half_written(place, small_disk):
+    full = snakemake(place, "--", f"runs/{FOUR}/train.json")
+    assert full.returncode == 1
+    assert not (small_disk / "train.json").exists()
+    assert not (small_disk / "adapter").exists()
+    grow = ["mount", "-o", "remount,size=100m", str(small_disk)]
+    subprocess.run(grow, check=True)
+    again = snakemake(place, "--", f"runs/{FOUR}/train.json")
+    assert again.returncode == 0, again.stderr
+    assert (
+        small_disk / "adapter" / "adapter_model.safetensors"
+    ).stat().st_size > 10_000
+
+
+TAKE = ". profiles/take_gpu.sh && echo took $CUDA_VISIBLE_DEVICES"
+
+
+def test_two_runs_never_take_one_gpu(place, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "901,902")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    nested = f"bash -c '{TAKE}; bash -c \"{TAKE}\"'"
+    bash = ["bash", "-c", f"{TAKE}; export CUDA_VISIBLE_DEVICES=901,902; {nested}"]
+    ran = subprocess.run(bash, cwd=place, capture_output=True, text=True)
+    assert ran.stdout.split("\n")[:2] == ["took 901", "took 902"]
+    assert "no free GPU among: 902" in ran.stderr
