@@ -12,6 +12,7 @@ from maple_utils.synthesis.made import (
     UNANSWERED,
     Made,
     check_answers,
+    estimate_translation,
     finished,
     included,
     texts_of,
@@ -56,23 +57,14 @@ def estimate(
     English stands in for translations that are not in the cache yet.
     """
     seeds = included(seeds)
-    rows, tables = [], []
-    for code in _foreign(languages):
-        between = translator("en", code)
-        requests = [Request(code, text) for text in texts_of(seeds)]
-        longest = max(len(request.prompt.encode()) for request in requests)
-        table = asking.estimate(session, between, requests, answer_tokens=longest // 3)
-        tables.append(table.assign(step="translate"))
+    tables = estimate_translation(texts_of(seeds), languages, translator, session)
+    rows = []
     for code in languages:
         known = {} if code == "en" else _cached(session, translator("en", code), seeds)
         rows.append(_translated(seeds, code, known))
     requests = [Request(r.language, _question(r)) for r in pd.concat(rows).itertuples()]
     tables.append(asking.estimate(session, teacher, requests).assign(step="answer"))
     return pd.concat(tables, ignore_index=True)
-
-
-def _foreign(languages: Sequence[str]) -> list[str]:
-    return [code for code in languages if code != "en"]
 
 
 def _cached(session: Session, between: Teacher, seeds: pd.DataFrame):

@@ -8,9 +8,9 @@ from datasets import Dataset
 
 from maple_utils.languages import LANGUAGES, ParameterError
 from maple_utils.synthesis import filters
-from maple_utils.synthesis.asking import Session
+from maple_utils.synthesis.asking import Request, Session, estimate
 from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.teachers import Teacher
+from maple_utils.synthesis.teachers import Teacher, Translator
 
 COLUMNS = ["id", "language", "instruction", "input", "output"]
 UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks again
@@ -89,3 +89,20 @@ def check_answers(rows: pd.DataFrame, teacher: Teacher, settings: Settings) -> N
                 f"answers, mostly in {max(set(wrong), key=wrong.count)!r}; take "
                 f"another teacher or leave {code} out of languages"
             )
+
+
+def estimate_translation(
+    texts: Sequence[str],
+    languages: Sequence[str],
+    translator: Translator,
+    session: Session,
+) -> list[pd.DataFrame]:
+    """Estimate the translation of English texts: a table per language but English."""
+    longest = max(len(text.encode()) for text in texts)
+    tables = []
+    for code in languages:
+        if code != "en":
+            requests = [Request(code, text) for text in texts]
+            table = estimate(session, translator("en", code), requests, longest // 3)
+            tables.append(table.assign(step="translate"))
+    return tables

@@ -15,10 +15,13 @@ from maple_utils.synthesis.made import (
     COLUMNS,
     Made,
     check_answers,
+    estimate_translation,
     included,
     texts_of,
 )
 from maple_utils.synthesis.teachers import Answer, Teacher, Translator, hash_of
+
+FIELDS = ("instruction", "input", "output")
 
 
 @dataclass(frozen=True)
@@ -151,15 +154,19 @@ def estimate(
     seeds: pd.DataFrame,
     languages: Sequence[str],
     teacher: Teacher,
+    translator: Translator,
     session: Session,
     rounds: Rounds,
 ) -> pd.DataFrame:
-    """Estimate the teacher's calls; prompts with English seeds stand in for the real.
+    """Estimate calls, tokens, dollars and minutes before anything is asked.
 
-    It is the most that can be asked: later prompts depend on earlier answers, so what
-    the cache already holds is not seen.
+    Prompts with English seeds stand in for the real ones. It is the most that can be
+    asked: the real prompts depend on earlier answers, so the cache is not seen.
     """
-    shown = included(seeds).to_dict("records")[:3]
+    seeds = included(seeds)
+    texts = texts_of(seeds, FIELDS)
+    tables = estimate_translation(texts, languages, translator, session)
+    shown = seeds.to_dict("records")[:3]
     calls = sum(rounds.in_round(number) for number in range(rounds.rounds))
     requests = [
         Request(code, f"{prompt_for(code, shown, rounds.tasks)}{number}")
@@ -168,23 +175,22 @@ def estimate(
     ]
     asked_for = rounds.tasks - rounds.shown_seeds - rounds.shown_pool
     table = asking.estimate(session, teacher, requests, answer_tokens=150 * asked_for)
-    return table.assign(step="write")
+    return pd.concat([*tables, table.assign(step="write")], ignore_index=True)
 
 
 def _own_seeds(seeds, code: str, translator, session: Session) -> list[dict]:
     """Translate the fields of each seed that do not keep their form."""
-    fields = ("instruction", "input", "output")
     kept = seeds.get("keeps_form", pd.Series([()] * len(seeds), index=seeds.index))
     known: dict[str, Answer] = {}
     if code != "en":
-        requests = [Request(code, text) for text in texts_of(seeds, fields)]
+        requests = [Request(code, text) for text in texts_of(seeds, FIELDS)]
         known = ask_all(session, translator("en", code), requests)
     own = []
     for row, keeps in zip(seeds.to_dict("records"), kept, strict=True):
-        change = [field for field in fields if row[field] and field not in keeps]
+        change = [field for field in FIELDS if row[field] and field not in keeps]
         if code == "en" or all(row[field] in known for field in change):
             new = {field: known[row[field]].text for field in change if known}
-            own.append({field: row[field] for field in fields} | new)
+            own.append({field: row[field] for field in FIELDS} | new)
     return own
 
 

@@ -1,0 +1,77 @@
+"""Synthesis: what is made, what is asked again, what is refused."""
+
+import sqlite3
+from pathlib import Path
+
+import papermill
+import pytest
+from datasets import load_dataset
+
+from maple_utils.instructions import load
+from tests.notebooks.running import error_line, run
+
+SMALL = {"languages": "en,sw,zh", "limit": 30}
+
+
+def answers(folder: Path) -> int:
+    with sqlite3.connect(folder / "answers.sqlite") as database:
+        return database.execute("SELECT count(*) FROM answers").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"recipe": "bactrian-x"},
+        {"recipe": "multialpaca", "rounds": 2, "prompts": 12, "similarity": 0.95},
+    ],
+    ids=lambda given: given["recipe"],
+)
+def test_a_recipe_makes_a_dataset_and_asks_nothing_twice(parameters, tmp_path):
+    parameters = {**SMALL, **parameters, "output_dir": str(tmp_path / "data" / "mine")}
+    run("01_synthesize", tmp_path, parameters)
+    made = load_dataset(str(tmp_path / "data" / "mine"), split="train")
+    asked = answers(tmp_path / "data")
+    assert made.column_names == ["id", "language", "instruction", "input", "output"]
+    assert set(made["language"]) == {"en", "sw", "zh"}
+    assert len(made) >= 60
+    assert all(text.strip() for text in made["output"])
+    assert asked >= 60 if parameters["recipe"] == "bactrian-x" else asked >= 3 * 22
+
+    run("01_synthesize", tmp_path, parameters)
+    again = load_dataset(str(tmp_path / "data" / "mine"), split="train")
+    assert again.to_list() == made.to_list()
+    assert answers(tmp_path / "data") == asked
+
+
+def test_ids_are_parallel_and_training_reads_what_was_made(tmp_path):
+    folder = tmp_path / "data" / "mine"
+    run("01_synthesize", tmp_path, {**SMALL, "output_dir": str(folder)})
+    rows = load(str(folder), ["en", "sw"]).to_pandas()
+    ids = rows.groupby("language")["id"].agg(set)
+    assert len(ids["en"] & ids["sw"]) >= 25
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| recipe | bactrian-x |" in card
+    assert "| teacher | miniature |" in card
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"recipe": "alpaca"}, "recipe: got 'alpaca'; allowed: one of bactrian-x"),
+        ({"teacher": "gpt-4"}, "teacher: got 'gpt-4'; allowed: text like miniature"),
+        ({"teacher": "endpoint:gpt-4o-mini"}, "OPENAI_API_KEY"),
+        ({"languages": "klingon"}, "languages: got 'klingon'"),
+        ({"budget_tokens": 0}, "budget_tokens: got 0; allowed: an integer from 1"),
+        ({"output_dir": "/proc/nowhere"}, "output_dir: got '/proc/nowhere'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_ends_in_one_line_before_anyone_is_asked(
+    given, line, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run("01_synthesize", tmp_path, {"output_dir": str(tmp_path / "d"), **given})
+    assert line in error_line(error.value)
+    assert not (tmp_path / "d").exists()
+    assert not (tmp_path / "answers.sqlite").exists()
