@@ -53,12 +53,15 @@ def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
     """Return a table of `by_task` as text: `52.1 ± 1.3`, the best of a column bold."""
     values = wide.xs("value", axis=1, level=1)
     reaches = wide.xs("reach", axis=1, level=1).reindex(columns=values.columns)
-    shown = values.map("{:.1f}".format, na_action="ignore").fillna("")
-    shown += reaches.map(reach.format, na_action="ignore").fillna("")
+    shown = _text(values, "{:.1f}") + _text(reaches, reach)
     best = values.round(1) == values.round(1).max()
     shown = shown.rename(columns=_heading).rename_axis(index=None, columns=None)
     styler = Styler(shown, cell_ids=False)
     return styler.apply(lambda _: best.map(_bold).to_numpy(), axis=None)
+
+
+def _text(numbers: pd.DataFrame, form: str) -> pd.DataFrame:
+    return numbers.map(lambda number: "" if pd.isna(number) else form.format(number))
 
 
 def _bold(is_best: bool) -> str:

@@ -119,9 +119,7 @@ def _grid(
     tuned = tuned[several > 1]
     if tuned.empty:
         raise NotTestable(f"no two finetuned runs differ in {axis} alone")
-    scores = 100 * without_holes(
-        tuned.pivot(index=RUN, columns=WHERE, values="value")
-    )
+    scores = 100 * without_holes(tuned.pivot(index=RUN, columns=WHERE, values="value"))
     where = scores.columns.to_frame(index=False)
     where["level"] = where["language"].map(level)
     both = where.groupby("task")["level"].transform("nunique") == 2

@@ -125,13 +125,13 @@ def along(main: pd.DataFrame, axis: str) -> pd.DataFrame:
         Columns base_model, resource, finetuned, the axis, mean, low, high, languages
         and n (scores).
     """
-    base, tuned = split(main)
+    base, tuned = split(main.assign(rank=main["rank"].fillna(0.0)))
     if axis == "rank":
         if tuned.empty:
             raise NotDrawable("no finetuned run")
         tuned = _like_with_like(tuned, axis)
         places = tuned[["base_model", "bits", *WHERE]].drop_duplicates()
-        base = base.merge(places).assign(rank=0.0)
+        base = base.merge(places)
         kept = [pd.concat([base, tuned], ignore_index=True)]
     else:
         kept = [_like_with_like(part, axis) for part in (base, tuned) if len(part)]
@@ -142,19 +142,14 @@ def along(main: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def _like_with_like(runs: pd.DataFrame, axis: str) -> pd.DataFrame:
-    kept = []
     others = [name for name in RUN if name != axis]
+    kept = []
     for _, part in runs.groupby("base_model"):
-        index = part.assign(rank=part["rank"].fillna(0))
-        index = index.pivot_table("value", RUN, WHERE)
-        cells = without_holes(index).index.to_frame(index=False).assign(there=1.0)
-        settings = without_holes(
-            cells.pivot(index=others, columns=axis, values="there")
-        )
-        cells = settings.stack().reset_index()[RUN]
-        places = without_holes(index).columns.to_frame(index=False)
-        part = part.assign(rank=part["rank"].fillna(0)).merge(cells).merge(places)
-        kept.append(part)
+        full = without_holes(part.pivot(index=RUN, columns=WHERE, values="value"))
+        cells = full.index.to_frame(index=False).assign(there=1.0)
+        cells = without_holes(cells.pivot(index=others, columns=axis, values="there"))
+        cells = cells.stack().reset_index()[RUN]
+        kept.append(part.merge(cells).merge(full.columns.to_frame(index=False)))
     return pd.concat(kept)
 
 
@@ -162,19 +157,19 @@ def _means(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
     table = scores.assign(
         points=100 * scores["value"],
         resource=scores["language"].map(resource_level),
-        finetuned=scores["instruction_data"] != "",
+        finetuned=scores["rank"] > 0,
+        run=scores.groupby(RUN).ngroup(),
     )
-    table["run"] = table.groupby(RUN, dropna=False).ngroup()
-    keys = ["base_model", "resource"] + (["finetuned"] if axis == "bits" else [])
     height = table.groupby(["base_model", *WHERE])["points"].transform("mean")
-    level = table.groupby(keys)["points"].transform("mean")
+    level = table.groupby(["base_model", "resource"])["points"].transform("mean")
     table["points"] += level - height
-    rows = []
-    for names, part in table.groupby([*keys, axis]):
-        found = interval(part, "points", "language", "run")
-        rows.append(dict(zip([*keys, axis], names, strict=True)) | found)
-        rows[-1] |= {"languages": part["language"].nunique(), "n": len(part)}
-        rows[-1].setdefault("finetuned", rows[-1]["rank"] > 0 if axis == "rank" else 0)
+    keys = ["base_model", "resource", "finetuned", axis]
+    rows = [
+        dict(zip(keys, names, strict=True))
+        | interval(part, "points", "language", "run")
+        | {"languages": part["language"].nunique(), "n": len(part)}
+        for names, part in table.groupby(keys)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maple_utils.claims.contrasts import NotTestable, clustered_mean
-from maple_utils.languages import LANGUAGES, resource_level
+from maple_utils.languages import LANGUAGES, check_languages, resource_level
 from maple_utils.results import write_whole
 
 ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
@@ -32,8 +32,7 @@ STYLE = {
     "legend.fontsize": 6.5,
     "xtick.labelsize": 6,
     "ytick.labelsize": 6,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 150,
+    "figure.dpi": 115,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
     "font.size": 6.5,
     "grid.linewidth": 0.4,
@@ -112,10 +111,14 @@ def by_resource(codes: pd.Series) -> list[str]:
 
 
 def drawing(make: Callable[..., Drawn]) -> Callable[..., Drawn]:
-    """Let a figure's function draw in the style and sign the result: see `sign`."""
+    """Let a figure's function draw in the style and sign the result: see `sign`.
+
+    A language that the table of languages lacks ends in one line, a ParameterError.
+    """
 
     @wraps(make)
     def styled(scores: pd.DataFrame, *others: pd.DataFrame) -> Drawn:
+        check_languages(scores["language"])
         with plt.rc_context(STYLE):
             figure, table = make(scores, *others)
             sign(figure, scores)
@@ -126,8 +129,8 @@ def drawing(make: Callable[..., Drawn]) -> Callable[..., Drawn]:
 
 def grid(rows: int, columns: int, width: float, height: float, **kwargs) -> tuple:
     """Return a figure and its axes as an array; sizes in inches."""
-    size = (width, height)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, **kwargs)
+    settings = {"figsize": (width, height), "layout": "constrained"} | kwargs
+    return plt.subplots(rows, columns, squeeze=False, **settings)
 
 
 def interval(

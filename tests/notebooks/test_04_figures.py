@@ -1,0 +1,158 @@
+"""Figures from any subset of runs: none, one, a base model with its adapter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+
+from maple_utils.results import write_scores
+from tests.notebooks.running import ROOT, error_line, run
+
+BASE = {"base_model": "miniature-llama", "rank": pd.NA, "bits": 4, "seed": 0}
+TUNED = BASE | {"instruction_data": "bactrian-x-mini", "rank": 8}
+PLACES = [("xcopa", "en"), ("xcopa", "sw"), ("xquad", "en"), ("xquad", "hi")]
+
+
+def write_run(runs: Path, about: dict, gain: float = 0.0) -> None:
+    """Write a run's scores: 0.4, more for every further (task, language), plus gain."""
+    rows = []
+    for i, (task, language) in enumerate(PLACES):
+        metric, ways = "f1", ["generate"]
+        if task == "xcopa":
+            metric, ways = "accuracy", ["likelihood", "generate"]
+        for scoring in ways:
+            row = {"task": task, "language": language, "scoring": scoring}
+            value = 0.4 + 0.05 * i + gain
+            rows.append({**row, "metric": metric, "value": value, "stderr": 0.01})
+    table = pd.DataFrame(rows).assign(**about, n=100, format_failures=0)
+    name = "tuned" if about.get("instruction_data") else "base"
+    table["instruction_data"] = about.get("instruction_data", "")
+    write_scores(table, runs / name / "scores.parquet")
+
+
+def write_record(runs: Path) -> None:
+    """Write the finetuned run's train.json, as far as figures read it."""
+    record = {
+        "cell": "tuned",
+        "parameters": {**TUNED},
+        "train": {"seconds": 90},
+        "heldout_bits_per_byte": {"en": {"before": 1.5, "after": 1.75}},
+    }
+    (runs / "tuned" / "train.json").write_text(json.dumps(record))
+
+
+def said(notebook: nbformat.NotebookNode) -> str:
+    """Return all that the notebook printed."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return "".join(out.get("text", "") for out in outputs)
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    """Count the figures that stand in the notebook."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return sum("image/png" in out.get("data", {}) for out in outputs)
+
+
+def drawn(output: Path) -> set[str]:
+    """Return the figures in the output folder, each there in all four forms."""
+    files = list((output / "figures").iterdir())
+    names = {file.stem for file in files}
+    assert len(files) == 4 * len(names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
+    """Run the notebook over a base model and its adapter, and a damaged file."""
+    out = tmp_path_factory.mktemp("both")
+    write_run(out / "runs", BASE)
+    write_run(out / "runs", TUNED, gain=0.1)
+    write_record(out / "runs")
+    (out / "runs" / "broken").mkdir()
+    (out / "runs" / "broken" / "scores.parquet").write_bytes(b"not parquet")
+    paths = {"runs_dir": str(out / "runs"), "output_dir": str(out / "figures")}
+    return run("04_figures", out, paths), out
+
+
+def test_a_base_model_and_its_adapter(both):
+    notebook, out = both
+    names = drawn(out / "figures")
+    assert len(names) == 11
+    assert pictures(notebook) == 11
+    assert "gap_to_larger_models is not drawn" in said(notebook)
+    assert str(out / "runs" / "broken" / "scores.parquet") in said(notebook)
+    beneath = pd.read_csv(out / "figures" / "figures" / "change_by_language.csv")
+    assert np.allclose(beneath["mean"], 10)
+    assert list(beneath["language"]) == ["en", "hi", "sw"]
+    claims = pd.read_csv(out / "figures" / "claims.csv")
+    assert list(claims["id"]) == [f"C{i}" for i in range(1, 9)]
+    assert {file.name for file in (out / "figures" / "tables").iterdir()} == {
+        f"{task}.{ending}"
+        for task in ("xcopa", "xquad")
+        for ending in ("csv", "tex", "html")
+    }
+
+
+def test_the_report_stands_alone(both):
+    _, out = both
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--no-input"]
+    command += ["--template", "report", str(out / "04_figures.out.ipynb")]
+    folder = ROOT / "maple_utils" / "data"
+    command += [f"--TemplateExporter.extra_template_basedirs={folder}"]
+    command += ["--output-dir", str(out), "--output", "report.html"]
+    subprocess.run(command, check=True, capture_output=True)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("data:image/png;base64") == 11
+    assert 'href="../runs/base/"' in page
+    assert "runs of the miniature, not of the paper" in page
+    assert "that it varies: stated; the values: ours" in page
+    assert "Colab" not in page
+
+
+def test_a_base_model_alone(tmp_path):
+    write_run(tmp_path / "runs", BASE)
+    settings = {
+        "runs_dir": str(tmp_path / "runs"),
+        "output_dir": str(tmp_path / "figures"),
+        "languages": "en,hi",
+        "scoring": "generate",
+    }
+    notebook = run("04_figures", tmp_path, settings)
+    names = drawn(tmp_path / "figures")
+    assert names == {"score_by_language", "score_by_bits", "verdicts"}
+    assert "change_by_language is not drawn: no finetuned run" in said(notebook)
+    beneath = tmp_path / "figures" / "figures" / "score_by_language.csv"
+    beneath = pd.read_csv(beneath)
+    assert set(beneath["language"]) == {"en", "hi"}
+    assert beneath["after"].isna().all()
+
+
+def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
+    shipped = ROOT / "maple_utils" / "data" / "miniature_scores.csv"
+    if not shipped.is_file():
+        pytest.skip("the package ships no results table yet")
+    (tmp_path / "runs").mkdir()
+    paths = {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "out")}
+    notebook = run("04_figures", tmp_path, paths)
+    assert "the kit's own miniature" in said(notebook)
+    assert {"score_by_rank", "score_by_bits", "english"} <= drawn(tmp_path / "out")
+
+
+def test_a_folder_that_is_not_there_ends_in_one_line(tmp_path):
+    out = tmp_path / "out"
+    settings = {"runs_dir": str(tmp_path / "nowhere"), "output_dir": str(out)}
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run("04_figures", tmp_path, settings)
+    line = error_line(error.value)
+    assert line.startswith("ParameterError: runs_dir: got ")
+    assert "is no folder" in line
+    assert not out.exists()

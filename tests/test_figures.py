@@ -1,0 +1,264 @@
+"""Figures: how they look, the numbers beneath, what they refuse, and that they recur.
+
+The images to compare with are in tests/figures; `python -m tests.test_figures` draws
+them anew.
+"""
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.testing.compare import compare_images
+
+from maple_utils import claims, figures, tables
+from maple_utils.claims.contrasts import changes, primary
+from maple_utils.claims.effects import seen_groups
+from maple_utils.figures.scores import along
+from maple_utils.figures.style import LEVELS, ONE_COLUMN, STYLE, TWO_COLUMNS
+from maple_utils.languages import ParameterError
+from tests import simulated_claims
+
+BASELINE = Path(__file__).parent / "figures"
+PLACES = {
+    "xcopa": "en ht qu sw th zh",
+    "belebele": "en no de he",
+    "xquad": "en hi el ru th",
+}
+FIGURES = sorted(set(figures.__all__) - {"NotDrawable", "is_miniature", "save"})
+
+
+def scores() -> pd.DataFrame:
+    """Return a small grid with choices scored both ways; finetuning costs English."""
+    rng = np.random.default_rng(0)
+    grid = simulated_claims.runs(ranks=(8, 32), bits=(4, 16))
+    effects = {"rank_low": 1.0, "gain": 3.0, "english": -6.0, "base_sd": 2.0}
+    ranked = simulated_claims.table(rng, grid, PLACES, **effects)
+    ranked["instruction_data"] = ranked["instruction_data"].fillna("")
+    written = ranked[ranked["metric"] == "accuracy"].assign(scoring="generate")
+    lost = np.where(written["instruction_data"] == "", 0.3, 0.05)
+    return pd.concat([ranked, written.assign(value=written["value"] - lost)])
+
+
+def training(main: pd.DataFrame) -> pd.DataFrame:
+    """Return what 02 would have recorded of the finetuned runs."""
+    names = ["base_model", "instruction_data", "rank", "bits", "seed"]
+    runs = main.loc[main["rank"] > 0, names].drop_duplicates(ignore_index=True)
+    runs["cell"] = [f"cell-{i}" for i in runs.index]
+    runs["seconds"] = 60.0 * runs["rank"] * np.where(runs["bits"] == 4, 1.5, 1.0)
+    held = pd.DataFrame(
+        {"language": ["en", "sw"], "before": [1.2, 2.0], "after": [1.3, 1.5]}
+    )
+    return runs.merge(held, how="cross")
+
+
+def draw(name: str, table: pd.DataFrame) -> tuple:
+    """Call a figure's function with what it needs, from a scores table."""
+    main = primary(table)
+    reference = claims.reference_results()
+    others = {
+        "english": (training(main),),
+        "score_against_cost": (training(main),),
+        "change_by_group": (seen_groups({"bactrian-x-22": ["en", "sw", "hi"]}),),
+        "gap_to_larger_models": (reference,),
+    }
+    if name == "verdicts":
+        verdicts = claims.evaluate_claims(table, None, reference)
+        return figures.verdicts(main, verdicts)
+    first = table if name == "form_or_task" else main
+    return getattr(figures, name)(first, *others.get(name, ()))
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return scores()
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def save_small(figure, path: Path) -> None:
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=60, metadata={"Software": None})
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_looks_as_it_did(name, table, tmp_path):
+    figure, _ = draw(name, table)
+    save_small(figure, tmp_path / f"{name}.png")
+    expected = str(BASELINE / f"{name}.png")
+    assert compare_images(expected, str(tmp_path / f"{name}.png"), tol=12) is None
+    assert ONE_COLUMN <= figure.get_figwidth() <= TWO_COLUMNS
+    assert figure.get_figheight() < 9.5
+
+
+def test_a_comparison_notices_what_changed(table, tmp_path):
+    shifted = table.assign(value=table["value"] * (1 - 0.1 * (table["rank"] == 8)))
+    figure, _ = draw("score_by_rank", shifted.astype({"value": float}))
+    save_small(figure, tmp_path / "other.png")
+    expected = str(BASELINE / "score_by_rank.png")
+    assert compare_images(expected, str(tmp_path / "other.png"), tol=12)
+
+
+def test_numbers_beneath_are_the_means(table):
+    main = primary(table)
+    _, beneath = draw("change_by_language", table)
+    row = beneath.query("base_model == 'mistral-7b' and language == 'th'").iloc[0]
+    of = changes(main).query("base_model == 'mistral-7b' and language == 'th'")
+    assert row["mean"] == pytest.approx(of["change"].mean())
+    assert (row["tasks"], row["n"]) == (2, 16)
+    assert row["low"] < row["mean"] < row["high"]
+    _, beneath = draw("score_by_language", table)
+    row = beneath.query("base_model == 'llama-2-7b' and task == 'xcopa'").iloc[0]
+    of = main.query("base_model == 'llama-2-7b' and task == 'xcopa'")
+    of = 100 * of.loc[of["language"] == row["language"]].set_index("rank")["value"]
+    assert row["before"] == pytest.approx(of[of.index.isna()].mean())
+    assert row["highest"] == pytest.approx(of[of.index.notna()].max())
+
+
+def test_form_is_what_generation_gains_beyond_likelihood(table):
+    _, beneath = draw("form_or_task", table)
+    found = beneath.groupby("kind")["mean"].mean()
+    assert found["the form of the answer"] == pytest.approx(25, abs=0.1)
+
+
+def test_english_gets_worse_and_stands_in_both_panels(table):
+    _, beneath = draw("english", table)
+    assert set(beneath["unit"]) == {"score (%)", "held-out bits per byte"}
+    scored = beneath[beneath["unit"] == "score (%)"]
+    assert (scored["after"] < scored["before"]).mean() > 0.5
+
+
+def test_like_is_compared_with_like(table):
+    """Rank 32 without one setting: that setting is left out at rank 8 as well."""
+    main = primary(table)
+    hole = (main["rank"] == 32) & (main["bits"] == 4)
+    hole &= main["instruction_data"] == "multialpaca"
+    found = along(main[~hole], "rank").query("rank > 0")
+    sizes = found.groupby(["base_model", "resource"])["n"].nunique()
+    assert (sizes == 1).all()
+    whole = along(main, "rank").query("rank > 0")
+    assert found["n"].sum() == pytest.approx(0.75 * whole["n"].sum())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_scores_make_no_figure(name, table):
+    if name == "verdicts":
+        _, beneath = draw(name, table.iloc[:0])
+        assert (beneath["verdict"] == "not testable with these runs").all()
+        return
+    with pytest.raises(figures.NotDrawable, match=r"\w+ \w+"):
+        draw(name, table.iloc[:0])
+
+
+def test_base_models_alone(table):
+    bases = table[table["instruction_data"] == ""]
+    drawn = ["score_by_bits", "score_by_language", "verdicts"]
+    for name in drawn:
+        assert len(draw(name, bases)[1])
+    for name in set(FIGURES) - set(drawn):
+        with pytest.raises(figures.NotDrawable, match=r"finetun|before|train\.json"):
+            draw(name, bases)
+
+
+def test_a_single_cell_with_its_base(table):
+    one = table[(table["base_model"] == "mistral-7b") & (table["bits"] == 4)]
+    one = one[one["rank"].isna() | (one["rank"] == 8)]
+    one = one[one["instruction_data"].isin(["", "bactrian-x-22"])]
+    for name in FIGURES:
+        _, beneath = draw(name, one)
+        assert len(beneath), name
+
+
+def test_missing_values_are_left_out(table):
+    gaps = table.reset_index(drop=True)
+    gaps.loc[gaps["language"] == "sw", "value"] = np.nan
+    for name in FIGURES:
+        _, beneath = draw(name, gaps)
+        if "language" in beneath:
+            assert "sw" not in set(beneath["language"])
+            assert set(beneath["language"]) == set(gaps["language"]) - {"sw"}
+
+
+def test_an_unknown_language_is_named_in_one_line(table):
+    wrong = primary(table).replace({"language": {"sw": "swa"}})
+    with pytest.raises(ParameterError, match="languages: got 'swa'; did you mean sw"):
+        figures.score_by_language(wrong)
+
+
+def test_miniature_is_written_on_its_figures_and_no_others(table):
+    figure, _ = draw("score_by_rank", table)
+    assert figure.get_suptitle() == ""
+    small = table.replace({"base_model": {"mistral-7b": "miniature-mistral"}})
+    for name in FIGURES:
+        if name == "gap_to_larger_models":
+            with pytest.raises(figures.NotDrawable, match="miniature"):
+                draw(name, small)
+        else:
+            assert draw(name, small)[0].get_suptitle() == "miniature"
+
+
+def test_levels_differ_in_grey():
+    def grey(level):
+        return np.dot(mpl.colors.to_rgb(LEVELS[level][0]), [0.299, 0.587, 0.114])
+
+    for one, other in combinations(LEVELS, 2):
+        assert abs(grey(one) - grey(other)) > 0.1
+        assert LEVELS[one][1:] != LEVELS[other][1:]
+
+
+SAVE = """
+from pathlib import Path
+from tests.test_figures import *
+for name in ("score_by_rank", "form_or_task"):
+    figures.save(draw(name, scores())[0], Path({folder!r}), name, pd.DataFrame())
+"""
+
+
+def test_files_are_the_same_when_made_again(table, tmp_path):
+    for name in ("score_by_rank", "form_or_task"):
+        figures.save(draw(name, table)[0], tmp_path / "one", name, pd.DataFrame())
+    command = [sys.executable, "-c", SAVE.format(folder=str(tmp_path / "two"))]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+    files = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert len(files) == 8
+    for file in files:
+        one, two = ((tmp_path / which / file).read_bytes() for which in ("one", "two"))
+        assert one == two, file
+
+
+def test_text_stays_text(table, tmp_path):
+    figure, beneath = draw("score_by_language", table)
+    figures.save(figure, tmp_path, "figure", beneath)
+    assert "Swahili</text>" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert b"FontFile2" in (tmp_path / "figure.pdf").read_bytes()  # TrueType
+    again = pd.read_csv(tmp_path / "figure.csv")
+    assert again["after"].to_numpy() == pytest.approx(beneath["after"], abs=1e-3)
+
+
+def test_tables_hold_the_scores_with_the_best_in_bold(table, tmp_path):
+    main = primary(table)
+    files = tables.save(main, tmp_path)
+    assert [file.stem for file in files] == ["belebele", "xcopa", "xquad"]
+    best = 100 * main.query("task == 'xquad' and language == 'el'")["value"].max()
+    reach = 196 * main["stderr"].iloc[0]
+    assert f"\\bfseries {best:.1f}{{\\tiny$\\pm${reach:.1f}}}" in (
+        tmp_path / "xquad.tex"
+    ).read_text(encoding="utf-8")
+    assert f"{best:.1f} ± {reach:.1f}" in files[-1].read_text(encoding="utf-8")
+    wide = pd.read_csv(tmp_path / "xquad.csv", index_col="run")
+    assert wide["el value"].max() == pytest.approx(best, abs=1e-3)
+    assert wide.index[0] == "Llama-2-7B, 4 bits"
+
+
+if __name__ == "__main__":
+    for name in FIGURES:
+        save_small(draw(name, scores())[0], BASELINE / f"{name}.png")
