@@ -52,6 +52,7 @@ MODELS = {
         Gemma3TextConfig(
             **SHAPE,
             sliding_window=13,
+            tie_word_embeddings=False,  # tied and untrained, it repeats its last token
             query_pre_attn_scalar=16,
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         )
