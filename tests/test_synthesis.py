@@ -1,0 +1,297 @@
+"""Synthesis: nothing asked twice, nothing lost, a reason for every dropped row."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pandas as pd
+import pytest
+
+from maple_utils import miniature
+from maple_utils.params import ParameterError
+from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teachers
+from maple_utils.synthesis.asking import Budget, Cache, Request, Session, ask_all
+from maple_utils.synthesis.filters import Settings
+from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
+
+REQUESTS = [Request("en", f"question {number}") for number in range(24)]
+
+
+def session(folder, **settings) -> Session:
+    settings = {"first_wait": 0.01, "progress": False} | settings
+    return Session(Cache(folder / "answers.sqlite"), **settings)
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """A chat endpoint that fails each prompt once or twice, in turns, then answers."""
+
+    asked: Counter
+    answered: Counter
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = body["messages"][0]["content"]
+        kind, attempt = int(prompt.split()[-1]) % 6, self.asked[prompt]
+        self.asked[prompt] += 1
+        good = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [
+                    {
+                        "index": 0,
+                        "finish_reason": "stop",
+                        "message": {"role": "assistant", "content": f"re: {prompt}"},
+                    }
+                ],
+                "usage": {
+                    "prompt_tokens": 5,
+                    "completion_tokens": 7,
+                    "total_tokens": 12,
+                },
+            }
+        )
+        faults = [
+            (429, '{"error": {"message": "slow down"}}'),
+            (500, "oops"),
+            (200, good[: len(good) // 2]),
+            (200, '{"choices": "none"}'),
+            (503, ""),
+        ]
+        status, text = (
+            faults[kind] if kind < 5 and attempt < 1 + kind % 2 else (200, good)
+        )
+        if kind == 5 and attempt == 0:
+            time.sleep(1.0)  # longer than the client waits
+        self.answered[prompt] += text == good
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """Serve Faulty on loopback and return a teacher that asks it."""
+    Faulty.asked, Faulty.answered = Counter(), Counter()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    yield teachers.Endpoint("tiny", timeout=0.5)
+    server.shutdown()
+
+
+def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(endpoint, tmp_path):
+    first = session(tmp_path)
+    answers = ask_all(first, endpoint, REQUESTS)
+    assert {p: a.text for p, a in answers.items()} == {
+        r.prompt: f"re: {r.prompt}" for r in REQUESTS
+    }
+    assert {"429", "500", "503", "malformed", "time-out"} <= set(first.retries)
+    asked = Counter(Faulty.asked)
+    again = session(tmp_path)
+    assert ask_all(again, endpoint, REQUESTS) == answers
+    assert Faulty.asked == asked
+    assert again.asked == 0
+    assert b"sk-secret" not in (tmp_path / "answers.sqlite").read_bytes()
+
+
+def test_a_missing_key_is_one_line(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ParameterError, match="OPENAI_API_KEY") as error:
+        teachers.Endpoint("gpt-4o-mini")
+    assert "\n" not in str(error.value)
+
+
+KILLED = """
+import sys, time
+from maple_utils.synthesis import teachers
+from tests.test_synthesis import REQUESTS, session
+from maple_utils.synthesis.asking import ask_all
+from pathlib import Path
+
+def slow(prompts):
+    time.sleep(0.1)
+    return [p.upper() for p in prompts]
+
+print("ready", flush=True)
+teacher = teachers.Plain("slow", slow, batch_size=1)
+ask_all(session(Path(sys.argv[1]), concurrency=1), teacher, REQUESTS)
+"""
+
+
+def test_a_killed_run_asks_only_what_is_missing(tmp_path):
+    root = os.path.dirname(os.path.dirname(__file__))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    time.sleep(1.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    asked = []
+
+    def count(prompts):
+        asked.extend(prompts)
+        return [prompt.upper() for prompt in prompts]
+
+    teacher = teachers.Plain("slow", count, batch_size=1)
+    answers = ask_all(session(tmp_path), teacher, REQUESTS)
+    assert {p: a.text for p, a in answers.items()} == {
+        r.prompt: r.prompt.upper() for r in REQUESTS
+    }
+    assert 0 < len(asked) < len(REQUESTS)
+    assert len(set(asked)) == len(asked)
+
+
+def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path):
+    def answer(prompts):
+        return [teachers.Answer("a", "stop", 10, 10) for _ in prompts]
+
+    class Paid(teachers.Plain):
+        def answer(self, prompts):
+            return answer(prompts)
+
+    teacher = Paid("paid", None, {"max_tokens": 10}, batch_size=1)
+    small = session(tmp_path, budget=Budget(tokens=300), concurrency=2)
+    some = ask_all(small, teacher, REQUESTS)
+    assert small.stopped
+    assert 0 < len(some) < len(REQUESTS)
+    assert small.prompt_tokens + small.completion_tokens <= 300
+    large = session(tmp_path)
+    assert len(ask_all(large, teacher, REQUESTS)) == len(REQUESTS)
+    assert large.asked == len(REQUESTS) - len(some)
+
+
+def test_a_budget_of_nothing_is_refused():
+    with pytest.raises(ParameterError, match="budget_dollars: got 0"):
+        Budget(dollars=0)
+
+
+def test_every_reason_is_found():
+    fine = {
+        "id": "1",
+        "language": "en",
+        "instruction": "Name the capital city of Kenya.",
+        "input": "",
+        "output": "The capital city of Kenya is Nairobi.",
+        "finish": "stop",
+    }
+    changes = {
+        "": {},
+        "empty": {"output": " "},
+        "cut off": {"finish": "length"},
+        "refusal": {"output": "I'm sorry, but I cannot help with that."},
+        "link": {"output": "See https://example.org for more."},
+        "too long": {"output": "word " * 2000},
+        "wrong language": {"output": "La capitale du Kenya est Nairobi, une ville."},
+        "input repeats instruction": {"input": "Name the capital city of Kenya!"},
+    }
+    rows = pd.DataFrame([fine | change for change in changes.values()])
+    assert filters.reasons(rows, Settings()).tolist() == list(changes)
+    table = filters.report(rows.assign(reason=list(changes)))
+    assert table.loc["en"].to_dict() == {name or "kept": 1 for name in changes}
+
+
+def test_near_duplicates_are_those_of_comparing_all_pairs():
+    rng = random.Random(0)
+    words = [f"w{number}" for number in range(30)]
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 9))) for _ in range(400)]
+    texts += [text + " w1" for text in texts[:60]]
+    pool, candidates = texts[:100], texts[100:]
+    kept, expected = list(pool), []
+    for text in candidates:
+        alike = any(rouge_l_f(text, other) >= 0.7 for other in kept)
+        expected.append(alike)
+        kept += [] if alike else [text]
+    found = near_duplicates(candidates, pool, 0.7)
+    assert [text is not None for text in found] == expected
+    assert 20 < sum(expected) < 300
+
+
+def miniature_teacher() -> teachers.Plain:
+    return teachers.Plain("miniature", miniature.Teacher().answer)
+
+
+def miniature_translator() -> teachers.Translator:
+    return teachers.plain_translator("miniature", miniature.Translator().translate)
+
+
+def test_bactrian_x_leaves_code_out_and_keeps_ids_parallel(tmp_path):
+    code = {"id": "c", "instruction": "Write a Python function.", "input": ""}
+    start = seeds.checked([*miniature.seeds()[:30], code])
+    made = bactrian_x.make(
+        seeds.without_code(start),
+        ["en", "sw", "ta"],
+        miniature_teacher(),
+        miniature_translator(),
+        session(tmp_path),
+        Settings(),
+    )
+    assert made.complete
+    assert "c" not in set(made.rows["id"])
+    assert made.rows.groupby("language")["id"].agg(frozenset).nunique() == 1
+    assert len(made.dataset()) == len(made.kept)
+
+
+def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
+    def french(prompts):
+        return ["Je ne parle que le français, quelle que soit la question."] * len(
+            prompts
+        )
+
+    with pytest.raises(ParameterError, match="answers in another language"):
+        bactrian_x.make(
+            seeds.checked(miniature.seeds()[:40]),
+            ["sw"],
+            teachers.Plain("french", french),
+            miniature_translator(),
+            session(tmp_path),
+            Settings(),
+        )
+
+
+def test_multialpaca_parses_items_and_says_what_is_wrong_with_them():
+    text = (
+        "4. Instruction: Name a river.\n4. Input: <noinput>\n4. Output: Nile\n###\n"
+        "5. Instruction: Add a word.\n5. Input: red\n5. Output: red rose\n###\n"
+        "6. Instruction: No output here.\n###\n7. Instruction: Cut o"
+    )
+    items = multialpaca.parse_tasks(teachers.Answer(text, "length"))
+    assert [item["reason"] for item in items] == ["", "", "format", "cut off"]
+    assert items[0] == {
+        "instruction": "Name a river.",
+        "input": "",
+        "output": "Nile",
+        "reason": "",
+    }
+    assert items[1]["input"] == "red"
+
+
+def test_published_seeds_are_read_and_thirteen_left_out(shared_hub):
+    table = seeds.without_culture(seeds.load("multialpaca", shared_hub))
+    assert len(table) == 175
+    assert (table["excluded"] != "").sum() == 13
+    assert table["keeps_form"].map(len).gt(0).sum() == 23
+
+
+def test_empty_seeds_are_one_line():
+    with pytest.raises(ParameterError, match="seeds: got none") as error:
+        seeds.checked([])
+    assert "\n" not in str(error.value)
