@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -158,7 +159,13 @@ def _load_published(
 
 
 def _read(source: str, config: str) -> Dataset:
-    return load_dataset(source, config, split="train")
+    if not Path(source).is_dir():
+        return load_dataset(source, config, split="train")
+    with tempfile.TemporaryDirectory() as scratch:
+        # The cache of `datasets` knows a folder by its README: it would give old rows.
+        uncached = {"streaming": True, "cache_dir": scratch}
+        rows = load_dataset(source, config, split="train", **uncached)
+        return Dataset.from_list(list(rows))
 
 
 def _first_line(error: Exception) -> str:

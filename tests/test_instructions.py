@@ -1,0 +1,128 @@
+"""Instruction data: found where they are, refused where they are faulty, cut fairly."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from maple_utils import instructions, miniature
+from maple_utils.instructions import cards
+from maple_utils.params import ParameterError
+
+
+def rows(language: str, count: int, **changes) -> list[dict]:
+    return [
+        {
+            "id": f"task-{number}",
+            "language": language,
+            "instruction": f"Say {number}.",
+            "input": "" if number % 2 else "loudly",
+            "output": f"{number} in {language}",
+            **changes,
+        }
+        for number in range(count)
+    ]
+
+
+def data(**counts: int) -> Dataset:
+    return Dataset.from_list([r for code, n in counts.items() for r in rows(code, n)])
+
+
+def write_lines(path: Path, lines: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    opened = gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w")
+    with opened as file:
+        file.write(text)
+
+
+def test_the_prompt_ends_on_a_line_break_and_has_no_empty_block():
+    assert instructions.prompt_text("Say a.") == (
+        "### Instruction:\nSay a.\n\n### Response:\n"
+    )
+    assert "### Input:\nb\n\n" in instructions.prompt_text("Say a.", "b")
+
+
+def test_published_sets_load_from_a_mirror_with_the_same_columns(tmp_path):
+    lines = [
+        {k: r[k] for k in ("id", "instruction", "input", "output")} for r in rows("", 3)
+    ]
+    write_lines(tmp_path / "MBZUAI/Bactrian-X/data/sw.json.gz", lines)
+    del lines[0]["id"]
+    empty = {"instruction": "Say.", "input": None, "output": ""}
+    bare = [{k: r[k] for k in ("instruction", "input", "output")} for r in rows("", 3)]
+    write_lines(tmp_path / "DAMO-NLP-MT/multialpaca/fr.jsonl", [*bare, empty])
+
+    bactrian = instructions.load("bactrian-x-22", ["sw"], tmp_path)
+    with pytest.warns(UserWarning, match="left out 1 empty"):
+        alpaca = instructions.load("multialpaca", ["fr"], tmp_path)
+    assert bactrian.column_names == alpaca.column_names == list(instructions.COLUMNS)
+    assert len(bactrian) == len(alpaca) == 3
+    compared = instructions.compare_counts("multialpaca", alpaca)
+    assert compared.loc[0].to_dict() == {
+        "language": "fr",
+        "rows": 3,
+        "published": 11_332,
+        "difference": 3 - 11_332,
+    }
+
+
+def test_a_folder_that_changed_gives_its_new_rows(tmp_path):
+    folder = tmp_path / "mine"
+    card = "---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n---\n"
+    for count in (3, 5):
+        write_lines(folder / "en.jsonl", rows("en", count))
+        (folder / "README.md").write_text(card)
+        assert len(instructions.load(str(folder))) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "languages", "line"),
+    [
+        ("nowhere", [], "instruction_data: got 'nowhere'; allowed: a folder"),
+        ("bactrian-x-mini", ["th"], "languages: got th; allowed with instruction_data"),
+        ("multialpaca-mini", ["sw"], "languages: got sw"),
+    ],
+)
+def test_what_is_not_there_is_one_line(name, languages, line):
+    with pytest.raises(ParameterError) as error:
+        instructions.load(name, languages, miniature.hub())
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_capping_and_sampling_by_language():
+    whole = data(en=80, sw=20)
+    assert Counter(instructions.cap(whole, 30)["language"]) == {"en": 30, "sw": 20}
+    shares = [
+        Counter(instructions.sample(whole, 30, alpha, seed=1)["language"])
+        for alpha in (1.0, 0.0)
+    ]
+    assert shares == [{"en": 24, "sw": 6}, {"en": 15, "sw": 15}]
+    first, second = (instructions.sample(whole, 30, 0.5, seed=2) for _ in range(2))
+    assert first.to_list() == second.to_list()
+    with pytest.raises(ParameterError, match="total: got 101"):
+        instructions.sample(whole, 101)
+
+
+def test_no_translation_of_a_heldout_row_is_trained_on():
+    train, heldout = instructions.split_heldout(data(en=30, sw=30), 5, seed=3)
+    assert Counter(heldout["language"]) == {"en": 5, "sw": 5}
+    assert not set(train["id"]) & set(heldout["id"])
+    with pytest.raises(ParameterError, match="heldout: got 30"):
+        instructions.split_heldout(data(en=30), 30)
+
+
+def test_a_written_set_loads_with_plain_datasets_and_by_language(tmp_path):
+    card = cards.Card("mine", "bactrian-x", "miniature", parameters={"limit": 4})
+    folder = cards.write(data(sw=4, en=6), tmp_path / "mine", card)
+    assert len(load_dataset(str(folder), split="train")) == 10
+    assert set(load_dataset(str(folder), "sw", split="train")["language"]) == {"sw"}
+    loaded = instructions.load(str(folder))
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert instructions.fingerprint(loaded) in text
+    assert "| sw | 4 |" in text
+    assert "| limit | 4 |" in text
