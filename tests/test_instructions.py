@@ -33,10 +33,8 @@ def data(**counts: int) -> Dataset:
 
 def write_lines(path: Path, lines: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    opened = gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w")
-    with opened as file:
-        file.write(text)
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
 
 
 def test_the_prompt_ends_on_a_line_break_and_has_no_empty_block():
@@ -47,13 +45,11 @@ def test_the_prompt_ends_on_a_line_break_and_has_no_empty_block():
 
 
 def test_published_sets_load_from_a_mirror_with_the_same_columns(tmp_path):
-    lines = [
-        {k: r[k] for k in ("id", "instruction", "input", "output")} for r in rows("", 3)
-    ]
+    parts = ("id", "instruction", "input", "output")
+    lines = [{key: row[key] for key in parts} for row in rows("", 3)]
     write_lines(tmp_path / "MBZUAI/Bactrian-X/data/sw.json.gz", lines)
-    del lines[0]["id"]
     empty = {"instruction": "Say.", "input": None, "output": ""}
-    bare = [{k: r[k] for k in ("instruction", "input", "output")} for r in rows("", 3)]
+    bare = [{key: line[key] for key in parts[1:]} for line in lines]
     write_lines(tmp_path / "DAMO-NLP-MT/multialpaca/fr.jsonl", [*bare, empty])
 
     bactrian = instructions.load("bactrian-x-22", ["sw"], tmp_path)
