@@ -26,6 +26,7 @@ is kept as runs/CELL/02_train.failed.ipynb.
 
 import fcntl
 from pathlib import Path
+from shutil import which
 
 from snakemake.exceptions import WorkflowError
 
@@ -42,7 +43,7 @@ BASES = [name for name, cell in CELLS.items() if not cell["instruction_data"]]
 ADAPTERS = [name for name in CELLS if name not in BASES]
 TOGETHER = str(config.get("together", False)).lower() == "true"
 DEVICE = config.get("device", "a100" if GRID == "paper" else "cpu")
-GPU = 0 if DEVICE == "cpu" else 1
+GPU = 1 if DEVICE != "cpu" or which("nvidia-smi") else 0  # notebooks take what is there
 TABLES = ("predictions.parquet", "scores.parquet", "evaluate.json")
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -38,10 +39,9 @@ DONE = [f"runs/{cell}/evaluate.json" for cell in (BASE, TWO, FOUR)]
 def place(tmp_path_factory) -> Path:
     """Return a workspace with a grid of one base model and two adapters."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("notebooks", "params", "profiles"):
+    for name in ("notebooks", "params", "profiles", "maple_utils"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
-    (folder / "maple_utils").symlink_to(ROOT / "maple_utils")
     write_grid(folder, {})
     grid.write(folder / "params")
     return folder
@@ -56,9 +56,10 @@ def command(*options: str, config: str = "grid=tiny") -> list[str]:
     return [*call, "--config", *config.split(), *options]
 
 
-def environment() -> dict:
-    bin_folder = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+def environment(folder: Path) -> dict:
+    """Return an environment with this Python's programs and the workspace's package."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
 
 
 def snakemake(
@@ -67,7 +68,7 @@ def snakemake(
     return subprocess.run(
         command(*options, config=config),
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         capture_output=True,
         text=True,
     )
@@ -121,7 +122,7 @@ def test_killed_then_broken_then_whole(place):
     log = (place / "killed.log").open("w")
     train = [f"runs/{cell}/train.json" for cell in (TWO, FOUR)]
     process = subprocess.Popen(
-        command("--", *train), cwd=place, env=environment(), stdout=log, stderr=log
+        command("--", *train), cwd=place, env=environment(place), stdout=log, stderr=log
     )
     notebooks = [place / "runs" / cell / "02_train.ipynb" for cell in (TWO, FOUR)]
     wait_for(lambda: all(map(has_begun, notebooks)))
@@ -156,7 +157,9 @@ def test_after_a_kill_the_adapter_is_that_of_an_unbroken_run(place, tmp_path):
         str(tmp_path / "out.ipynb"),
         *options,
     ]
-    subprocess.run(run, cwd=place, env=environment(), check=True, capture_output=True)
+    subprocess.run(
+        run, cwd=place, env=environment(place), check=True, capture_output=True
+    )
     weights = "adapter/adapter_model.safetensors"
     unbroken = (tmp_path / "cell" / weights).read_bytes()
     assert (place / "runs" / TWO / weights).read_bytes() == unbroken
@@ -234,6 +237,15 @@ def test_a_full_disk_leaves_nothing_half_written(place, small_disk):
     assert (
         small_disk / "adapter" / "adapter_model.safetensors"
     ).stat().st_size > 10_000
+
+
+def test_one_loaded_base_gives_the_same_scores(place):
+    files = [place / "runs" / cell / "scores.parquet" for cell in (BASE, TWO, FOUR)]
+    apart = [pd.read_parquet(file) for file in files]
+    together = snakemake(place, "--", *DONE, config="grid=tiny together=true")
+    assert together.returncode == 0, together.stderr
+    for before, file in zip(apart, files, strict=True):
+        pd.testing.assert_frame_equal(before, pd.read_parquet(file))
 
 
 TAKE = ". profiles/take_gpu.sh && echo took $CUDA_VISIBLE_DEVICES"

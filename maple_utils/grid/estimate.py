@@ -113,8 +113,8 @@ BYTES = {4: 0.516, 8: 1.0, 16: 2.0}  # per weight; NF4 with double quantisation:
 DATA = {  # languages, rows per language, tokens per row
     "bactrian-x-22": (22, 67017, 451),
     "multialpaca": (11, 12064, 435),
-    "bactrian-x-mini": (8, 580, 63),
-    "multialpaca-mini": (8, 580, 63),
+    "bactrian-x-mini": (8, 600, 63),
+    "multialpaca-mini": (3, 600, 62),
 }
 TASKS = {  # languages, rows, tokens of a question, new tokens, ways of scoring
     "xcopa": (12, 500, 100, 8, 2),
