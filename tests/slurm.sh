@@ -54,6 +54,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=60 State=UP
 CONF
 take_down() {
     trap - EXIT
+    for child in $(jobs -p); do kill "$child" 2>/dev/null || true; done
     scancel --quiet --user root || true
     for daemon in slurmctld slurmd; do
         kill "$(cat "$place/$daemon.pid")" 2>/dev/null || true
@@ -70,7 +71,8 @@ for _ in $(seq 30); do [ "$(sinfo -ho %t)" = idle ] && break; sleep 1; done
 # --- a workspace with a grid of eight cells
 cd "$place"
 cp -r "$root/notebooks" "$root/params" "$root/profiles" "$root/Snakefile" .
-ln -sfn "$root/maple_utils" maple_utils
+cp -r "$root/maple_utils" .
+export PYTHONPATH=$place  # so that nothing changes while it runs
 cat > params/tiny.yaml <<GRID
 base_model: [miniature-llama]
 instruction_data: [bactrian-x-mini, multialpaca-mini]
@@ -80,8 +82,8 @@ seed: [0]
 limit: 4
 heldout: 1
 max_steps: 2
-languages: [en, sw]
-tasks: [xcopa]
+languages: [es, fr]
+tasks: [belebele]
 shots: 0
 GRID
 python -m maple_utils.grid write
@@ -117,7 +119,8 @@ echo "first run: $(count train.json) trained, $(count evaluate.json) evaluated"
 
 # --- second try: the rest, and nothing twice
 touch before
-grid > second.log 2>&1 || { tail -50 second.log; exit 1; }
+grid > second.log 2>&1 &
+wait $! || { tail -50 second.log; exit 1; }
 rerun=$(find runs -name '0*.ipynb' -newer before | wc -l)
 echo "second run: $rerun notebooks; $(count train.json) trained," \
     "$(count evaluate.json) evaluated"
