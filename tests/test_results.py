@@ -1,5 +1,8 @@
 """Tables on disk are whole, checked, and named when they are not."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +116,24 @@ def test_change_is_measured_against_the_base_at_the_same_bits():
     f1 = change.set_index("metric").loc["f1"]
     assert (f1["base"], f1["change"]) == (0.625, 0.375)
     assert f1["change_stderr"] == pytest.approx(base.set_index("metric").stderr["f1"])
+
+
+def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
+    about = {"base_model": "b", "instruction_data": "d", "rank": 8, "bits": 4}
+    record = {
+        "cell": "b_d_r8_4bit",
+        "parameters": {**about, "seed": 0, "epochs": 1},
+        "train": {"seconds": 12.5},
+        "heldout_bits_per_byte": {
+            "en": {"before": 1.5, "after": 1.6},
+            "sw": {"before": 2.5, "after": 2.0},
+        },
+    }
+    for name, text in (("good", json.dumps(record)), ("bad", "{"), ("old", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.json").write_text(text)
+    table, problems = results.training(tmp_path)
+    assert list(table["language"]) == ["en", "sw"]
+    assert list(table["after"]) == [1.6, 2.0]
+    assert set(table["seconds"]) == {12.5}
+    assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]
