@@ -3,7 +3,7 @@
     snakemake -c2                                   # the miniature, on this machine
     snakemake -c2 --config cells=NAME,NAME limit=10 # a quick try of some cells
     snakemake -c16 --config grid=paper              # the paper's, on one machine's GPU
-    snakemake --config grid=paper --workflow-profile profiles/slurm  # on a SLURM cluster
+    snakemake --config grid=paper --workflow-profile profiles/slurm  # a SLURM cluster
     snakemake -n                                    # what would run, and why
     python -m maple_utils.grid status               # what has run, and when it is done
 
@@ -12,8 +12,8 @@ machine with four), a failed cell does not stop the others, nothing is tried twi
 profiles/slurm asks for one GPU per job, and memory and time from the estimate.
 
 A cell is run again when its own parameters, its data, or code that it uses changed,
-and no other: see maple_utils/grid/changes.py. Where a cell failed, its executed notebook
-is kept as runs/CELL/02_train.failed.ipynb.
+and no other: see maple_utils/grid/changes.py. Where a cell failed, its executed
+notebook is kept as runs/CELL/02_train.failed.ipynb.
 
 --config  grid=miniature     a file of params/, without its ending
           cells=NAME,NAME    these cells only; all where left out

@@ -75,7 +75,7 @@ def _gpu(peak: float, share: float, bandwidth: float, memory: float, source: str
 
 DEVICES = {
     "cpu": Device(
-        train={4: 15.0e9, 8: 15.0e9, 16: 15.0e9},
+        train={4: 15e9, 8: 11e9, 16: 15e9},
         read={4: 31e9, 8: 31e9, 16: 31e9},
         bandwidth=10e9,
         memory=4e9,
