@@ -8,6 +8,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
+from nbclient.exceptions import DeadKernelError
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -93,10 +94,11 @@ def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_
 
 
 KILL = """
+import os, signal
 whole, done = evaluate, []
 def evaluate(*given):
     if len(done) == 2:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGKILL)
     done.append(given)
     return whole(*given)
 """
@@ -105,8 +107,9 @@ COUNT = "(output / 'todo').write_text(str(len(todo)))"
 
 def test_a_killed_evaluation_goes_on_at_the_first_unfinished_pair(base, tmp_path):
     parameters = {**SMALL, "output_dir": str(tmp_path / "cell")}
-    with pytest.raises(papermill.PapermillExecutionError):
+    with pytest.raises(DeadKernelError):
         run("03_evaluate", tmp_path, parameters, {"todo = [": KILL})
+    assert len(list((tmp_path / "cell").glob(".parts*/*.parquet"))) == 2
     assert not (tmp_path / "cell" / "scores.parquet").exists()
     run("03_evaluate", tmp_path, parameters, {"heldout = {}": COUNT})
     pairs = len(tables(base)[0].groupby(["task", "language"]))
