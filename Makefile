@@ -18,8 +18,9 @@ demo: $(BASE_SCORES) $(CELL_SCORES)
 	@$(BIN)/python -m maple_utils.results $(DEMO)
 	@echo "figures: $(DEMO)/figures"
 
+# Two tests at a time, so one thread each; more would wait for each other.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
@@ -27,6 +28,9 @@ lab: .venv/ready
 figures: .venv/ready
 	mkdir -p runs
 	$(BIN)/papermill notebooks/04_figures.ipynb runs/04_figures.ipynb
+	$(BIN)/jupyter nbconvert --to html --no-input --template report \
+		--TemplateExporter.extra_template_basedirs=maple_utils/data \
+		--output-dir runs/figures --output report.html runs/04_figures.ipynb
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

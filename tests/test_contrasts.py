@@ -92,6 +92,18 @@ def test_shares_of_variance_are_those_put_in() -> None:
     assert found.low > 0
 
 
+def test_a_base_model_that_explains_everything_has_all_the_variance() -> None:
+    grid = simulated.runs(ranks=(4, 8, 16), bits=(4,))
+    table = simulated.table(np.random.default_rng(0), grid, FEW)
+    noise = np.random.default_rng(1).normal(0, 1e-3, len(table))
+    first = table["base_model"] == table["base_model"].iloc[0]
+    table["value"] = 0.3 + 0.2 * first + noise
+    found = contrasts.factor_difference(contrasts.primary(table))
+    assert found.details["base"] == pytest.approx(1, abs=0.01)
+    assert found.details["data"] == pytest.approx(0, abs=0.01)
+    assert found.value == pytest.approx(1, abs=0.01)
+
+
 def test_equal_factors_are_rarely_told_apart() -> None:
     still = {"language_slope": 0, "pair_slope": 0, "task_slope": 0}
     grid = simulated.runs(ranks=(4, 8, 16), bits=(4,))

@@ -1,4 +1,4 @@
-"""The grid on a real SLURM cluster of one node, where Debian's packages are installed."""
+"""The grid on a real SLURM cluster of one node, where Debian can install one."""
 
 import os
 import subprocess

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -127,10 +128,17 @@ def slow(prompts):
     time.sleep(0.1)
     return [p.upper() for p in prompts]
 
-print("ready", flush=True)
 teacher = teachers.Plain("slow", slow, batch_size=1)
-ask_all(session(Path(sys.argv[1]), concurrency=1), teacher, REQUESTS)
+mine = session(Path(sys.argv[1]), concurrency=1)
+print("ready", flush=True)
+ask_all(mine, teacher, REQUESTS)
 """
+
+
+def stored(folder) -> int:
+    """Count the answers in the cache."""
+    with sqlite3.connect(folder / "answers.sqlite") as database:
+        return database.execute("SELECT count(*) FROM answers").fetchone()[0]
 
 
 def test_a_killed_run_asks_only_what_is_missing(tmp_path):
@@ -141,7 +149,8 @@ def test_a_killed_run_asks_only_what_is_missing(tmp_path):
         stdout=subprocess.PIPE,
     )
     process.stdout.readline()
-    time.sleep(1.2)
+    while stored(tmp_path) < 3:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
 

@@ -234,10 +234,10 @@ def _components(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     def component(effects: np.ndarray) -> np.ndarray:
         runs, levels, _ = effects.shape
         products = effects.sum(axis=0) ** 2 - (effects**2).sum(axis=0)
-        return products.sum(axis=0) / (runs * (runs - 1) * (levels - 1))
+        return products.sum(axis=0) / (runs * (runs - 1) * levels)
 
     base, data = component(y.mean(axis=2)), component(y.mean(axis=1))
-    total = (y**2).sum(axis=(1, 2)).mean() / (y.shape[1] * y.shape[2] - 1)
+    total = (y**2).sum(axis=(1, 2)).mean() / (y.shape[1] * y.shape[2])
     return base, data, total
 
 
