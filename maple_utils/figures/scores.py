@@ -170,7 +170,9 @@ def _means(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
         | {"languages": part["language"].nunique(), "n": len(part)}
         for names, part in table.groupby(keys)
     ]
-    return pd.DataFrame(rows)
+    means = pd.DataFrame(rows)
+    # From two languages alone an interval may reach where no score can be.
+    return means.assign(low=means["low"].clip(0), high=means["high"].clip(upper=100))
 
 
 def _lines(axes: Axes, table: pd.DataFrame, axis: str) -> None:
