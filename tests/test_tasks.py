@@ -245,7 +245,7 @@ REAL = [("xcopa", 500), ("xquad", 1190), ("xnli", 5010), ("tydiqa", 0)]
 
 
 @pytest.mark.parametrize(("name", "published"), REAL)
-def test_real_rows_load_in_every_language_at_hand(shared_hub, name, published):
+def test_real_rows_are_as_many_as_published(shared_hub, name, published):
     languages = available(TASKS[name], shared_hub)
     if not languages:
         pytest.skip(f"{shared_hub} has no {name}")
@@ -266,3 +266,21 @@ def test_real_xcopa_has_the_published_labels(shared_hub):
     data = load_task("xcopa", languages[0], hub_root=shared_hub)
     for row, example in zip(rows, data.test, strict=True):
         assert example.options[example.label] == row[f"choice{row['label'] + 1}"]
+
+
+def test_a_language_that_comes_to_the_folder_is_one_more_to_evaluate(
+    shared_hub, tmp_path
+):
+    here, source = available(TASKS["xcopa"], shared_hub), TASKS["xcopa"].source
+    if not here:
+        pytest.skip(f"{shared_hub} has no xcopa")
+    new = next(code for code in TASKS["xcopa"].languages[1:] if code not in here)
+    splits = {
+        split: load_rows(source, here[0], split, shared_hub)
+        for split in ("validation", "test")
+    }
+    write_mirror(tmp_path, source.dataset, {new: splits})
+    assert select(["xcopa"], [], tmp_path) == [("xcopa", new)]
+    data = load_task("xcopa", new, hub_root=tmp_path, limit=20)
+    same = load_task("xcopa", here[0], hub_root=shared_hub, limit=20)
+    assert (data.test, data.shots) == (same.test, same.shots)
