@@ -9,7 +9,7 @@ from datasets import get_dataset_config_names, load_dataset
 
 from maple_utils import miniature
 from maple_utils.instructions import load
-from maple_utils.miniature import items, pretrain, world
+from maple_utils.miniature import items, texts, world
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_teacher_and_translator_know_their_world():
 
 
 def test_the_loss_counts_no_token_that_cannot_be_foreseen():
-    for draw in (pretrain.lists, pretrain.page):
+    for draw in (texts.lists, texts.page):
         pieces = draw(random.Random(3), "en")
         learned = {text.strip() for text, counts in pieces[1:] if counts}
         seen = pieces[0][0]
