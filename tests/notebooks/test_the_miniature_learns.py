@@ -62,7 +62,7 @@ def test_an_adapter_improves_four_tasks_by_more_than_their_intervals(tmp_path):
     }
     base = {"bits": 16, "limit": 60, "output_dir": str(tmp_path / "base")}
     run("03_evaluate", tmp_path, {**base, **asked})
-    found = improvements(tmp_path / "base", folder)
+    found = improvements(tmp_path / "base", tmp_path / "base" / CELL)
     better = found[found["change"] > found["half"]]
     tasks = better.index.get_level_values(0).unique()
     assert len(tasks) >= 4, found.round(3).to_string()
