@@ -1,5 +1,6 @@
 # demo: a small grid from nothing to figures    lab: open JupyterLab
-# test: the whole test suite                    figures: draw what runs/ holds
+# test: the whole test suite                    grid: what is missing of the miniature's
+# figures: draw what runs/ holds, and a report
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
@@ -9,7 +10,7 @@ CELLS := r4_4bit r4_16bit r32_4bit r32_16bit
 BASE_SCORES := $(BASES:%=$(DEMO)/miniature-llama_%/scores.parquet)
 CELL_SCORES := $(CELLS:%=$(DEMO)/miniature-llama_$(DATA)_%/scores.parquet)
 
-.PHONY: demo test lab figures
+.PHONY: demo test lab grid figures
 .DELETE_ON_ERROR:
 
 demo: $(BASE_SCORES) $(CELL_SCORES)
@@ -24,6 +25,9 @@ test: .venv/ready
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
+
+grid: .venv/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 snakemake -c2
 
 figures: .venv/ready
 	mkdir -p runs
