@@ -184,7 +184,7 @@ def dumbbell_legend(figure: Figure, table: pd.DataFrame, bases: list) -> None:
             handles.append(Line2D([], [], lw=0.8, label=label, **style))
     wide = figure.get_figwidth() > ONE_COLUMN
     place = "outside lower center"
-    figure.legend(handles=handles, loc=place, ncols=4 if wide else 1)
+    figure.legend(handles=handles, loc=place, ncols=2 if wide else 1)
 
 
 def level_legend(figure: Figure, axes: Axes) -> None:
