@@ -10,7 +10,6 @@ which is what they would be on a machine that does nothing else.
 import argparse
 import ast
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -21,16 +20,17 @@ from statistics import median
 
 import nbformat
 
+from maple_utils.grid.changes import tree_of
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALLEST = "limit=2 heldout=1 max_steps=1 languages=en,sw tasks=xcopa shots=0".split()
 
 
 def imports_of(notebook: Path) -> str:
     """Return the import lines of a notebook, in their order."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", code))
-    lines = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    lines = [
+        n for n in tree_of(notebook).body if isinstance(n, ast.Import | ast.ImportFrom)
+    ]
     return "\n".join(map(ast.unparse, lines))
 
 

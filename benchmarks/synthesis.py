@@ -19,7 +19,8 @@ from statistics import median
 
 import numpy as np
 
-from maple_utils.synthesis.asking import Cache, Request, Session, ask_all
+from maple_utils.synthesis.asking import Request, Session, ask_all
+from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
 from maple_utils.synthesis.teachers import Endpoint
 

@@ -75,8 +75,25 @@ PARAMETERS: dict[str, Parameter] = {
     "epochs": Parameter(float, low=0.001, high=100, example="1"),
     "max_steps": Parameter(int, low=-1, high=10**9, example="-1"),
     "batch_size": Parameter(int, low=1, high=4096, example="32"),
-    "micro_batch": Parameter(int, low=1, high=4096, example="32"),
-    "max_length": Parameter(int, low=16, high=131072, example="1024"),
+    "micro_batch": Parameter(int, low=0, high=4096, example="32"),
+    "max_length": Parameter(int, low=0, high=131072, example="1024"),
+    "packing": Parameter(bool, example="True"),
+    "dtype": Parameter(str, choices=("auto", "float32", "float16", "bfloat16")),
+    "attention": Parameter(
+        str, choices=("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")
+    ),
+    "optimizer": Parameter(
+        str,
+        choices=tuple(
+            "auto adamw_torch adamw_8bit paged_adamw_8bit paged_adamw_32bit".split()
+        ),
+    ),
+    "recompute": Parameter(str, choices=("auto", "always", "never")),
+    "save_steps": Parameter(float, low=0.001, high=10**9, example="0.1"),
+    "eval_steps": Parameter(float, low=0.001, high=10**9, example="0.25"),
+    "report_to": Parameter(str, choices=("none", "tensorboard", "wandb", "trackio")),
+    "merge": Parameter(bool, example="True"),
+    "push_to": Parameter(str, pattern=r"|[\w.-]+/[\w.-]+", example="me/my-adapter"),
     "heldout": Parameter(int, low=1, high=10000, example="20"),
     "adapters": Parameter(list, example="runs/a/adapter,runs/b/adapter"),
     "recipe": Parameter(str, choices=("bactrian-x", "multialpaca")),
@@ -110,8 +127,9 @@ SYNTHESIZE = """recipe seed_tasks teacher translator languages limit seed rounds
     max_length hub_root output_dir""".split()
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
-    output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size micro_batch
-    max_length heldout""".split()
+    output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size max_length
+    packing micro_batch dtype attention optimizer recompute heldout eval_steps
+    save_steps report_to merge push_to""".split()
 
 EVALUATE = """base_model instruction_data rank bits seed adapters tasks languages shots
     scoring limit hub_root output_dir prompt_template prompt_language max_new_tokens

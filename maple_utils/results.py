@@ -9,17 +9,13 @@ fractions from 0 to 1, bits per byte apart.
 
 import argparse
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from maple_utils.languages import LANGUAGES, resource_level
+from maple_utils.files import write_whole
+from maple_utils.languages import LANGUAGES
 from maple_utils.params import cell_name
 
 CELL = ["base_model", "instruction_data", "rank", "bits", "seed"]
@@ -36,24 +32,6 @@ PREDICTIONS_COLUMNS = [
     *METRICS,
 ]
 _TYPES = {"rank": "Int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
-_PAIR = ["base_model", "bits", "task", "language", "scoring", "metric"]
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file or folder under a temporary name, then move it to `path`.
-
-    What stands at `path` is replaced; a write that fails leaves it as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        write(draft / path.name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(draft / path.name, path)
-    finally:
-        shutil.rmtree(draft)
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
@@ -179,44 +157,14 @@ def _shipped(name: str) -> pd.DataFrame:
     return pd.read_csv(file, keep_default_na=False, na_values={"rank": [""]})
 
 
-def label(scores: pd.DataFrame) -> pd.DataFrame:
-    """Add `resource` (low, mid, high) and `is_base` to a scores table."""
-    return scores.assign(
-        resource=scores["language"].map(resource_level),
-        is_base=scores["instruction_data"] == "",
-    )
-
-
-def change_from_base(scores: pd.DataFrame) -> pd.DataFrame:
-    """Join every finetuned score to its base model's: columns `base` and `change`.
-
-    The base is the same base model at the same bits, task, language, scoring and
-    metric; rows without one are left out. `change_stderr` takes both as independent.
-    """
-    base = scores.loc[scores["instruction_data"] == "", [*_PAIR, "value", "stderr"]]
-    base = base.rename(columns={"value": "base", "stderr": "base_stderr"})
-    tuned = scores[scores["instruction_data"] != ""].merge(base, on=_PAIR)
-    return tuned.assign(
-        change=tuned["value"] - tuned["base"],
-        change_stderr=np.hypot(tuned["stderr"], tuned["base_stderr"]),
-    )
-
-
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Return mean scores over languages: a row per cell, a column per task and scoring.
 
     Accuracy for choices, F1 for answers, ROUGE-L for summaries.
     """
     main = scores[scores["metric"].isin(["accuracy", "f1", "rouge_l"])]
-    cells = pd.Series(
-        [
-            cell_name(*(getattr(row, column) for column in CELL))
-            for row in main[CELL].itertuples()
-        ],
-        index=main.index,
-        name="mean over languages",
-        dtype="str",
-    )
+    names = [cell_name(*row) for row in main[CELL].itertuples(index=False)]
+    cells = pd.Series(names, main.index, "str", "mean over languages")
     return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
         key=lambda names: names.map(_natural)
     )
@@ -232,7 +180,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Summarise a folder of runs.")
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"))
     scores, problems = collect(parser.parse_args().runs)
-    print(*problems, sep="\n", end="")
+    for problem in problems:
+        print(problem)
     print(summary(scores).round(3).to_string(na_rep=""))
 
 

@@ -16,7 +16,7 @@ from maple_utils.figures.style import (
     language_name,
     task_name,
 )
-from maple_utils.results import write_whole
+from maple_utils.files import write_whole
 
 
 def by_task(main: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -196,9 +196,11 @@ def test_a_7b_model_fits_a_t4_at_four_bits_only():
     table = estimate.table(cells, settings, ["t4", "a100"], price=2.0)
     assert table.loc["a100", "too large"] == 0
     name = "llama-2-7b_bactrian-x-22_r8_{}bit"
-    need = {b: estimate.memory(cells[name.format(b)], settings) for b in (4, 8, 16)}
+    device = estimate.DEVICES["t4"]
+    of = {bits: cells[name.format(bits)] for bits in (4, 8, 16)}
+    need = {bits: estimate.memory(of[bits], settings, device) for bits in of}
     assert need[4] < need[8] < need[16]
-    assert need[4] < estimate.DEVICES["t4"].memory < need[16]
+    assert need[4] < device.memory < need[16]
     dollars, hours = table.loc["a100", ["dollars", "hours"]]
     assert dollars == pytest.approx(2 * hours, abs=0.02)
 

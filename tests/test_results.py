@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maple_utils import results
+from maple_utils import files, results
 
 
 def predictions(**changes) -> pd.DataFrame:
@@ -100,22 +100,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        results.write_whole(file, fail)
+        files.write_whole(file, fail)
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_change_is_measured_against_the_base_at_the_same_bits():
-    base = results.scores_from_predictions(predictions())
-    tuned = results.scores_from_predictions(
-        predictions(instruction_data="x", rank=8, f1=1.0)
-    )
-    other = tuned.assign(bits=8)
-    change = results.change_from_base(pd.concat([base, tuned, other]))
-    assert set(change["bits"]) == {4}
-    f1 = change.set_index("metric").loc["f1"]
-    assert (f1["base"], f1["change"]) == (0.625, 0.375)
-    assert f1["change_stderr"] == pytest.approx(base.set_index("metric").stderr["f1"])
 
 
 def test_training_reads_every_record_and_names_what_it_skips(tmp_path):

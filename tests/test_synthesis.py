@@ -18,7 +18,8 @@ import pytest
 from maple_utils import miniature
 from maple_utils.params import ParameterError
 from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teachers
-from maple_utils.synthesis.asking import Budget, Cache, Request, Session, ask_all
+from maple_utils.synthesis.asking import Budget, Request, Session, ask_all
+from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
 

@@ -13,7 +13,6 @@ from maple_utils.figures.changes import changed
 from maple_utils.figures.style import (
     KINDS,
     MARKERS,
-    ONE_COLUMN,
     TWO_COLUMNS,
     Drawn,
     NotDrawable,
@@ -57,8 +56,7 @@ def gap_to_larger_models(main: pd.DataFrame, reference: pd.DataFrame) -> Drawn:
     found = pd.DataFrame(rows)
     bases = sorted(set(found["base_model"]))
     tasks = sorted(set(found["task"]))
-    width = ONE_COLUMN if len(bases) == 1 else TWO_COLUMNS
-    figure, axes = grid(1, len(bases), width, 2.3, sharey=True)
+    figure, axes = grid(1, len(bases), 2.3, sharey=True)
     for place, base in zip(axes.flat, bases, strict=True):
         for i, when in enumerate(whens.values()):
             part = found[(found["base_model"] == base) & (found["when"] == when)]
@@ -92,7 +90,7 @@ def score_against_cost(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     if table.empty:
         raise NotDrawable("no finetuned run with both scores and a train.json")
     table["minutes"] = table.pop("cost") / 60
-    figure, axes = grid(1, 1, ONE_COLUMN, 2.6)
+    figure, axes = grid(1, 1, 2.6)
     place = axes[0, 0]
     kinds = table.groupby(["base_model", "bits"])
     colors = {
@@ -130,7 +128,7 @@ def verdicts(main: pd.DataFrame, claims: pd.DataFrame) -> Drawn:
         claims: what `claims.evaluate_claims` returns.
     """
     rows = len(claims)
-    figure, axes = grid(rows, 1, TWO_COLUMNS, 0.62 * rows + 0.3, layout="none")
+    figure, axes = grid(rows, 1, 0.62 * rows + 0.3, TWO_COLUMNS, layout="none")
     figure.subplots_adjust(left=0.4, right=0.66, hspace=1.3, top=0.94, bottom=0.07)
     for place, claim in zip(axes.flat, claims.itertuples(), strict=True):
         _forest_row(place, claim)

@@ -67,9 +67,8 @@ def change_by_language(main: pd.DataFrame) -> Drawn:
     found = pd.DataFrame(rows)
     codes = by_resource(found["language"])[::-1]
     bases = sorted(set(found["base_model"]))
-    width = ONE_COLUMN if len(bases) == 1 else TWO_COLUMNS
     height = 0.9 + 0.12 * len(codes)
-    figure, axes = grid(1, len(bases), width, height, sharey=True, sharex=True)
+    figure, axes = grid(1, len(bases), height, sharey=True, sharex=True)
     for place, base in zip(axes.flat, bases, strict=True):
         _dots(place, found[found["base_model"] == base], codes)
         place.set(title=base_name(base), xlabel="change from finetuning (points)")
@@ -103,7 +102,7 @@ def change_by_run(main: pd.DataFrame) -> Drawn:
     runs = found[keys].drop_duplicates()["base_model"].value_counts().max()
     width = min(TWO_COLUMNS, max(ONE_COLUMN, 1.8 + 0.15 * runs))
     height = len(bases) * (0.85 + len(codes) * (0.095 if len(codes) > 20 else 0.14))
-    figure, axes = grid(len(bases), 1, width, height)
+    figure, axes = grid(len(bases), 1, height, width)
     reach = max(found["change"].abs().max(), 0.1)
     for place, base in zip(axes.flat, bases, strict=True):
         wide = found[found["base_model"] == base]
@@ -163,8 +162,7 @@ def before_to_after(main: pd.DataFrame) -> Drawn:
     keys = ["base_model", "resource", "language"]
     found = table.groupby(keys, as_index=False)[["before", "after"]].mean()
     bases = sorted(set(found["base_model"]))
-    width = ONE_COLUMN if len(bases) == 1 else TWO_COLUMNS
-    figure, axes = grid(1, len(bases), width, 2.8, sharey=True)
+    figure, axes = grid(1, len(bases), 2.8, sharey=True)
     for place, base in zip(axes.flat, bases, strict=True):
         _slopes(place, found[found["base_model"] == base])
         place.set(title=base_name(base))
@@ -206,7 +204,7 @@ def change_by_group(main: pd.DataFrame, seen: pd.DataFrame) -> Drawn:
     found = pd.concat(tables, ignore_index=True).rename(columns={"change": "mean"})
     sizes = [len(table) for table in tables]
     figure, axes = grid(
-        len(tables), 1, ONE_COLUMN, 0.8 + 0.13 * sum(sizes) + 0.12 * len(sizes),
+        len(tables), 1, 0.8 + 0.13 * sum(sizes) + 0.12 * len(sizes),
         sharex=True, height_ratios=[size + 0.4 for size in sizes],
     )  # fmt: skip
     for place, (name, part) in zip(
@@ -245,9 +243,8 @@ def english(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     if not parts:
         raise NotDrawable("no English before and after finetuning")
     table = pd.concat(parts, ignore_index=True)
-    width = ONE_COLUMN if len(parts) == 1 else TWO_COLUMNS
     height = 1.1 + 0.22 * max(part["place"].nunique() for part in parts)
-    figure, axes = grid(1, len(parts), width, height)
+    figure, axes = grid(1, len(parts), height)
     bases = sorted(set(table["base_model"]))
     for place, (unit, part) in zip(
         axes.flat, table.groupby("unit", sort=False), strict=True
@@ -287,8 +284,7 @@ def form_or_task(scores: pd.DataFrame) -> Drawn:
     found = pd.DataFrame(rows)
     bases = sorted(set(found["base_model"]))
     tasks = sorted(set(found["task"]), reverse=True)
-    width = ONE_COLUMN if len(bases) == 1 else TWO_COLUMNS
-    figure, axes = grid(1, len(bases), width, 1.1 + 0.3 * len(tasks), sharey=True)
+    figure, axes = grid(1, len(bases), 1.1 + 0.3 * len(tasks), sharey=True)
     for place, base in zip(axes.flat, bases, strict=True):
         place.axvline(0, color="0.3", lw=0.8)
         for i, kind in enumerate(kinds.values()):

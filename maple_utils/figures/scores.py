@@ -7,8 +7,6 @@ from maple_utils.claims.contrasts import RUN, WHERE, split, without_holes
 from maple_utils.figures.style import (
     LEVELS,
     METRICS,
-    ONE_COLUMN,
-    TWO_COLUMNS,
     Drawn,
     NotDrawable,
     bars,
@@ -45,9 +43,8 @@ def score_by_language(main: pd.DataFrame) -> Drawn:
     tasks = sorted(counts.index, key=lambda task: (-counts[task], task))
     columns = min(3, len(tasks))
     tallest = [counts[task] for task in tasks[::columns]]
-    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
     height = 0.6 + 0.12 * sum(tallest) + 0.45 * len(tallest)
-    figure, axes = grid(len(tallest), columns, width, height, height_ratios=tallest)
+    figure, axes = grid(len(tallest), columns, height, height_ratios=tallest)
     bases = sorted(set(table["base_model"]))
     for place, task in zip(axes.flat, tasks, strict=False):
         _languages_of(place, table[table["task"] == task], bases)
@@ -85,7 +82,7 @@ def score_by_rank(main: pd.DataFrame) -> Drawn:
     """Draw the mean score against LoRA rank, a line per resource level: see `along`."""
     table = along(main, "rank")
     bases = sorted(set(table["base_model"]))
-    figure, axes = grid(1, len(bases), _width(bases), 2.3, sharey=True)
+    figure, axes = grid(1, len(bases), 2.3, sharey=True)
     for place, base in zip(axes.flat, bases, strict=True):
         _lines(place, table[table["base_model"] == base], "rank")
         place.set(title=base_name(base), xlabel="LoRA rank")
@@ -101,7 +98,7 @@ def score_by_bits(main: pd.DataFrame) -> Drawn:
     bases = sorted(set(table["base_model"]))
     kinds = [kind for kind in (False, True) if kind in set(table["finetuned"])]
     panels = [(base, kind) for base in bases for kind in kinds]
-    figure, axes = grid(1, len(panels), _width(panels), 2.3, sharey=True)
+    figure, axes = grid(1, len(panels), 2.3, sharey=True)
     for place, (base, kind) in zip(axes.flat, panels, strict=True):
         part = table[(table["base_model"] == base) & (table["finetuned"] == kind)]
         _lines(place, part, "bits")
@@ -187,7 +184,3 @@ def _lines(axes: Axes, table: pd.DataFrame, axis: str) -> None:
     axes.set_xticks(range(len(values)), names)
     axes.set_xlim(-0.4, len(values) - 0.6)
     axes.grid(visible=False, axis="x")
-
-
-def _width(panels: list) -> float:
-    return ONE_COLUMN if len(panels) == 1 else TWO_COLUMNS

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maple_utils.claims.contrasts import NotTestable, clustered_mean
+from maple_utils.files import write_whole
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
-from maple_utils.results import write_whole
 
 ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
 SALT = "maple"  # makes the ids within an SVG the same each time
@@ -127,8 +127,13 @@ def drawing(make: Callable[..., Drawn]) -> Callable[..., Drawn]:
     return styled
 
 
-def grid(rows: int, columns: int, width: float, height: float, **kwargs) -> tuple:
-    """Return a figure and its axes as an array; sizes in inches."""
+def grid(rows: int, columns: int, height: float, width: float = 0, **kwargs) -> tuple:
+    """Return a figure and its axes as an array; sizes in inches.
+
+    Without a width it is as wide as one column of the page, or two if panels stand
+    side by side.
+    """
+    width = width or (ONE_COLUMN if columns == 1 else TWO_COLUMNS)
     settings = {"figsize": (width, height), "layout": "constrained"} | kwargs
     return plt.subplots(rows, columns, squeeze=False, **settings)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from maple_utils.files import write_whole
 from maple_utils.params import (
     NOTEBOOKS,
     PARAMETERS,
@@ -20,7 +21,6 @@ from maple_utils.params import (
     check_known,
     convert,
 )
-from maple_utils.results import write_whole
 
 AXES = ("base_model", "instruction_data", "rank", "bits", "seed")
 Cell = dict[str, Any]

@@ -19,15 +19,20 @@ PACKAGE = Path(__file__).resolve().parents[1]
 LARGE = 2**27  # bytes, above which a file is known by its size and time
 
 
+def tree_of(notebook: Path) -> ast.Module:
+    """Return a notebook's code as a tree, without its magic lines."""
+    loaded = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in loaded if c["cell_type"] == "code"]
+    return ast.parse(re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", "\n".join(code)))
+
+
 @cache
 def code_of(notebook: Path, ignored: frozenset[str] = frozenset()) -> str:
     """Return a digest of a notebook's code and of the rooms that it imports.
 
     The YAML tables of a room count as its code. `ignored` are rooms that do not matter.
     """
-    loaded = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(c["source"]) for c in loaded if c["cell_type"] == "code"]
-    tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", "\n".join(code)))
+    tree = tree_of(notebook)
     digest = hashlib.sha256(_bare(tree).encode())
     for file in sorted(_imported(tree, ignored)):
         digest.update(_file(file))

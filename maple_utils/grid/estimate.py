@@ -1,54 +1,29 @@
 """What a grid costs, before it runs: seconds, memory and disk from FLOPs and bytes.
 
-Training a token through N frozen linear weights and n adapter weights takes 4 N + 6 n
-FLOPs: forward 2 (N + n), backward 2 N for the inputs' gradients and 4 n for the
-adapters'; recomputed activations add 2 N. Reading a token takes 2 N. Quantised weights
-are unpacked once per pass; each step of generation reads all weights once.
+The FLOPs of training and the bytes are those of `maple_utils.sizes`. Reading a token
+through N weights takes 2 N FLOPs. Quantised weights are unpacked once per pass; each
+step of generation reads all weights once.
 """
 
-import json
-from dataclasses import dataclass
+import ast
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from papermill import inspect_notebook
 
 from maple_utils.grid import Cell
-from maple_utils.params import ParameterError
-
-MINIATURE = Path(__file__).parents[1] / "miniature"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a Llama-like model."""
-
-    layers: int
-    hidden: int
-    inner: int
-    kv: int  # width of keys and of values
-    vocab: int
-
-    @property
-    def matrices(self) -> tuple[tuple[int, int], ...]:
-        """Return (in, out) of the seven linear layers of a block."""
-        h, i, kv = self.hidden, self.inner, self.kv
-        return (h, h), (h, kv), (h, kv), (h, h), (h, i), (h, i), (i, h)
-
-    @property
-    def linear(self) -> int:
-        """Return the number of weights that are quantised."""
-        return self.layers * sum(a * b for a, b in self.matrices)
-
-    @property
-    def head(self) -> int:
-        """Return the number of weights of the output layer, and of the embeddings."""
-        return self.vocab * self.hidden
-
-    def adapter(self, rank: int) -> int:
-        """Return the number of LoRA weights on all linear layers."""
-        return rank * self.layers * sum(a + b for a, b in self.matrices)
+from maple_utils.params import workspace
+from maple_utils.sizes import (
+    Setting,
+    Shape,
+    nearest_fit,
+    preset,
+    shape_of,
+    stored,
+    training_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +35,13 @@ class Device:
     bandwidth: float  # bytes/s of its memory
     memory: float  # bytes
     start: float  # seconds of papermill, kernel, imports, small cells
-    recompute: bool  # whether activations are recomputed in the backward pass
     source: str
+    is_gpu: bool = True
+
+    @property
+    def gpu_memory(self) -> float:
+        """Return the bytes of GPU memory: 0 on a CPU."""
+        return self.memory if self.is_gpu else 0
 
 
 def _gpu(peak: float, share: float, bandwidth: float, memory: float, source: str):
@@ -70,7 +50,7 @@ def _gpu(peak: float, share: float, bandwidth: float, memory: float, source: str
     8-bit: half of it, since LLM.int8 splits every product in two (assumed).
     """
     rate = {4: peak * share, 8: peak * share / 2, 16: peak * share}
-    return Device(rate, rate, bandwidth, memory, 60.0, True, source)
+    return Device(rate, rate, bandwidth, memory, 60.0, source)
 
 
 DEVICES = {
@@ -80,8 +60,8 @@ DEVICES = {
         bandwidth=10e9,
         memory=4e9,
         start=13.0,
-        recompute=False,
         source="one core of a 2-core x86-64 machine, measured: benchmarks/README.md",
+        is_gpu=False,
     ),
     "t4": _gpu(
         *(65e12, 0.3, 320e9, 15e9),
@@ -97,16 +77,10 @@ DEVICES = {
         source="NVIDIA's datasheet: 989 TFLOP/s bfloat16, 3.35 TB/s; share 0.3 assumed",
     ),
 }
-SHAPES = {  # the models' own config.json on the hub
-    "llama-2-7b": Shape(32, 4096, 11008, 4096, 32000),
-    "mistral-7b": Shape(32, 4096, 14336, 1024, 32000),
-}
 # Weights unpacked from 4 bits: QLoRA's steps on an A100 in Qwen's README take about
 # 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
 # or 20 bytes of the device's bandwidth per weight. 8 bits: assumed as 4.
 UNPACK = 20  # bytes of bandwidth per weight and pass
-BYTES = {4: 0.516, 8: 1.0, 16: 2.0}  # per weight; NF4 with double quantisation: QLoRA
-
 # Rows and tokens. Published: rows by instructions.PUBLISHED; 245 tokens a pair in the 9
 # languages that Llama's tokenizer knows, 593 in others (arXiv 2305.15011). Miniature:
 # rows of 600 per language and tokens by its tokenizers.
@@ -133,42 +107,19 @@ MINIATURE_TASKS = {
     "xlsum": (7, 120, 80, 24, 1),
 }
 BATCH = 16  # rows that are written at a time
-DEFAULTS = {  # of the notebooks' parameters cells
-    "epochs": 1.0,
-    "max_steps": -1,
-    "batch_size": 32,
-    "micro_batch": 32,
-    "heldout": 20,
-    "languages": [],
-    "tasks": [],
-    "max_length": 512,
-}
 
 
 @cache
-def shape_of(base_model: str) -> Shape:
-    """Return a base model's sizes, from its `config.json` unless it is a 7B model.
-
-    Raises ParameterError for a model on the hub that is not in SHAPES.
-    """
-    if base_model in SHAPES:
-        return SHAPES[base_model]
-    folders = (Path(base_model), MINIATURE / base_model.removeprefix("miniature-"))
-    file = next((f / "config.json" for f in folders if f.is_dir()), None)
-    if file is None:
-        raise ParameterError(
-            f"base_model: the sizes of {base_model!r} are not known; allowed: a folder "
-            f"or {', '.join(SHAPES)}; add a line to SHAPES in {Path(__file__).name}"
-        )
-    config = json.loads(file.read_text())
-    kv = config["num_key_value_heads"] * config["head_dim"]
-    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size")
-    return Shape(*(config[size] for size in sizes), kv, config["vocab_size"])
+def defaults(notebook: str) -> dict[str, Any]:
+    """Return the defaults of a notebook's parameters cell."""
+    file = workspace() / "notebooks" / f"{notebook}.ipynb"
+    found = inspect_notebook(str(file))
+    return {name: ast.literal_eval(about["default"]) for name, about in found.items()}
 
 
 def train_tokens(cell: Cell, settings: dict[str, Any]) -> tuple[float, float]:
     """Return the tokens that training reads, and its optimiser steps."""
-    of = DEFAULTS | {"limit": 0} | settings
+    of = defaults("02_train") | settings
     languages, rows, tokens = DATA.get(cell["instruction_data"], (10, 10_000, 450))
     languages = len(of["languages"]) or languages
     rows = min(rows - of["heldout"], of["limit"] or rows)
@@ -180,11 +131,15 @@ def train_tokens(cell: Cell, settings: dict[str, Any]) -> tuple[float, float]:
 
 def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return how long notebook 02 takes."""
-    of, shape, bits = DEFAULTS | settings, shape_of(cell["base_model"]), cell["bits"]
-    frozen, adapter = shape.linear + shape.head, shape.adapter(cell["rank"])
+    of, shape = defaults("02_train") | settings, shape_of(cell["base_model"])
+    bits, frozen = cell["bits"], shape.linear + shape.head
     tokens, steps = train_tokens(cell, settings)
-    flops = tokens * ((6 if device.recompute else 4) * frozen + 6 * adapter)
-    passes = 3 * steps * of["batch_size"] / of["micro_batch"] if bits < 16 else 0
+    setting = setting_of(cell, settings, device)
+    flops = tokens * shape.flops(cell["rank"], setting.recompute)
+    read_at_once = setting.micro_batch * (
+        setting.max_length if of["packing"] else tokens / (steps * of["batch_size"])
+    )
+    passes = 3 * tokens / read_at_once if bits < 16 else 0
     unpack = passes * shape.linear * UNPACK / device.bandwidth
     held_out = (
         2 * 2 * frozen * of["heldout"] * tokens / max(1, steps * of["batch_size"])
@@ -195,11 +150,11 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
 
 def evaluate_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return how long notebook 03 takes."""
-    of = {**DEFAULTS, "limit": 50, **settings}
+    of = defaults("03_evaluate") | settings
     shape, bits = shape_of(cell["base_model"]), cell["bits"]
     offline = of.get("hub_root", "miniature") == "miniature"
     tables = MINIATURE_TASKS if offline else TASKS
-    frozen, weights = shape.linear + shape.head, shape.linear * BYTES[bits]
+    frozen, weights = shape.linear + shape.head, stored(shape, bits)
     flops = steps = 0.0
     for task in of["tasks"] or tables:
         languages, rows, prompt, new, ways = tables.get(task, (10, 1000, 500, 32, 2))
@@ -217,19 +172,30 @@ def _start(shape: Shape, device: Device) -> float:
     return device.start + 2 * (shape.linear + 2 * shape.head) / 1e9
 
 
-def memory(cell: Cell, settings: dict[str, Any]) -> float:
-    """Return the bytes of GPU memory that training takes; a tenth on top is waste.
+def setting_of(cell: Cell, settings: dict[str, Any], device: Device) -> Setting:
+    """Return how notebook 02 would train on the device: with what fits, if anything."""
+    of, usual = defaults("02_train") | settings, preset(device.gpu_memory)
+    recompute = {"always": True, "never": False}.get(of["recompute"], usual.recompute)
+    asked = Setting(
+        bits=cell["bits"],
+        rank=cell["rank"],
+        micro_batch=of["micro_batch"]
+        or min(usual.rows(of["packing"]), of["batch_size"]),
+        max_length=of["max_length"] or usual.max_length,
+        recompute=recompute,
+    )
+    if of["micro_batch"]:
+        return asked
+    shape, held = shape_of(cell["base_model"]), device.memory
+    fits = nearest_fit(shape, asked, held)
+    same = fits and (fits.bits, fits.max_length) == (asked.bits, asked.max_length)
+    return fits if same else replace(asked, micro_batch=1)
 
-    Weights; 10 bytes per adapter weight (float32, its gradient, Adam in 8 bits); one
-    hidden state per layer and token kept, and one block's own while it is recomputed.
-    """
-    of, shape = DEFAULTS | settings, shape_of(cell["base_model"])
-    weights = shape.linear * BYTES[cell["bits"]] + 2 * 2 * shape.head
-    tokens = of["micro_batch"] * of["max_length"]
-    block = 2 * tokens * (8 * shape.hidden + 4 * shape.inner)
-    kept = 2 * tokens * shape.hidden * shape.layers + block
-    adapter = shape.adapter(cell["rank"]) if cell["instruction_data"] else 0
-    return 1.1 * (weights + 10 * adapter + kept) + 1e9  # 1 GB: CUDA itself
+
+def memory(cell: Cell, settings: dict[str, Any], device: Device) -> float:
+    """Return the bytes of the device's memory that training takes."""
+    setting = setting_of(cell, settings, device)
+    return training_bytes(shape_of(cell["base_model"]), setting)
 
 
 def disk(cell: Cell) -> float:
@@ -248,7 +214,7 @@ def table(
     rows = []
     for name in names:
         device = DEVICES[name]
-        need = {cell: memory(of, settings) for cell, of in cells.items()}
+        need = {cell: memory(of, settings, device) for cell, of in cells.items()}
         fitting = [c for c in cells if name == "cpu" or need[c] <= device.memory]
         train = [
             train_seconds(cells[c], settings, device)

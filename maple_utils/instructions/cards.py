@@ -1,7 +1,5 @@
 """Write instruction data with the card that says how it was made."""
 
-import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +8,7 @@ import numpy as np
 import yaml
 from datasets import Dataset
 
+from maple_utils.files import write_whole
 from maple_utils.instructions import COLUMNS, fingerprint
 
 
@@ -33,20 +32,19 @@ def write(dataset: Dataset, folder: str | Path, card: Card) -> Path:
     is ready for `hf upload`. It appears whole or not at all. Rows are sorted by
     language, as `instructions.load` returns them: the card has their fingerprint.
     """
-    folder = Path(folder)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     dataset = dataset.select(np.argsort(dataset["language"], kind="stable"))
+    write_whole(folder, lambda draft: _fill(draft, dataset, card))
+    return Path(folder)
+
+
+def _fill(folder: Path, dataset: Dataset, card: Card) -> None:
     languages = np.asarray(dataset["language"])
     for code in sorted(set(languages)):
         rows = dataset.select(np.flatnonzero(languages == code))
-        path = unfinished / code / "train.parquet"
+        path = folder / code / "train.parquet"
         path.parent.mkdir(parents=True)
         rows.select_columns(list(COLUMNS)).to_parquet(path)
-    (unfinished / "README.md").write_text(card_text(dataset, card), encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(unfinished, folder)
-    return folder
+    (folder / "README.md").write_text(card_text(dataset, card), encoding="utf-8")
 
 
 def card_text(dataset: Dataset, card: Card) -> str:

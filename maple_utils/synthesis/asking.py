@@ -4,23 +4,20 @@ Answers go into SQLite as they arrive, under the hash of model, decoding paramet
 prompt. A run that was killed asks only what is missing when it is started again.
 """
 
-import hashlib
-import json
 import math
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from maple_utils.languages import ParameterError
+from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.teachers import Answer, Retry, Teacher
 
 
@@ -30,58 +27,6 @@ class Request:
 
     language: str
     prompt: str
-
-
-class Cache:
-    """Answers on disk, one row each, committed as they arrive."""
-
-    def __init__(self, path: str | Path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, "
-            "decoding TEXT, prompt TEXT, text TEXT, finish TEXT, "
-            "prompt_tokens INTEGER, completion_tokens INTEGER, seconds REAL)"
-        )
-
-    def get(self, teacher: Teacher, prompt: str) -> Answer | None:
-        """Return the stored answer, if there is one."""
-        row = self._database.execute(
-            "SELECT text, finish, prompt_tokens, completion_tokens FROM answers "
-            "WHERE key = ?",
-            [_key(teacher, prompt)],
-        ).fetchone()
-        return Answer(*row) if row else None
-
-    def put(self, teacher: Teacher, prompt: str, answer: Answer, seconds: float):
-        """Store an answer; it is on disk when this returns."""
-        a = answer
-        values = (_key(teacher, prompt), teacher.name, _decoding(teacher), prompt)
-        values += (a.text, a.finish, a.prompt_tokens, a.completion_tokens, seconds)
-        marks = ", ".join("?" * len(values))
-        with self._database:
-            self._database.execute(
-                f"INSERT OR REPLACE INTO answers VALUES ({marks})", values
-            )
-
-    def averages(self, teacher: Teacher) -> tuple[int, float, float] | None:
-        """Return count, mean completion tokens and mean seconds of stored answers."""
-        count, tokens, seconds = self._database.execute(
-            "SELECT count(*), avg(completion_tokens), avg(seconds) FROM answers "
-            "WHERE model = ? AND decoding = ?",
-            [teacher.name, _decoding(teacher)],
-        ).fetchone()
-        return (count, tokens, seconds) if count else None
-
-
-def _decoding(teacher: Teacher) -> str:
-    return json.dumps(teacher.decoding, sort_keys=True)
-
-
-def _key(teacher: Teacher, prompt: str) -> str:
-    parts = json.dumps([teacher.name, _decoding(teacher), prompt], ensure_ascii=False)
-    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -145,6 +90,11 @@ class Session:
     def dollars(self) -> float:
         """What this session has spent."""
         return self.budget.cost(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt so far has its answer."""
+        return not self.stopped and not self.unanswered
 
     def fits(self, prompt_tokens: float, completion_tokens: float) -> bool:
         """Say whether so many tokens more stay within the budget."""

@@ -1,8 +1,8 @@
 """Teachers and translators that run on this machine, through transformers."""
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis.teachers import Answer, Teacher, hash_of
+from maple_utils.synthesis.teachers import Answer, Plain, Teacher, hash_of
 
 
 class Local:
@@ -98,7 +98,8 @@ class Nllb:
     def between(self, source: str, target: str) -> Teacher:
         """Return the translator from `source` to `target`, codes as in LANGUAGES."""
         decoding = {"source": source, "target": target, "max_tokens": self.max_tokens}
-        return _Pair(self.name, self._translate, decoding, self.batch_size)
+        translate = partial(self._translate, source=source, target=target)
+        return Plain(self.name, translate, decoding, self.batch_size)
 
     def _translate(self, texts: list[str], source: str, target: str) -> list[Answer]:
         with self._lock:
@@ -117,15 +118,3 @@ class Nllb:
             Answer(text.strip(), "stop" if end else "length")
             for text, end in zip(written, ends, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    name: str
-    translate: Callable[[list[str], str, str], list[Answer]]
-    decoding: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 8
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        pair = self.decoding["source"], self.decoding["target"]
-        return self.translate(list(prompts), *pair)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import pandas as pd
 from datasets import Dataset
 
+from maple_utils.instructions import COLUMNS
 from maple_utils.languages import LANGUAGES, ParameterError
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.asking import Request, Session, estimate
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.teachers import Teacher, Translator
 
-COLUMNS = ["id", "language", "instruction", "input", "output"]
 UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks again
 PROBE = 20  # prompts per language that are judged by language before the rest is asked
 
@@ -45,7 +45,7 @@ class Made:
                 f"teacher: no row is left of {len(self.rows)}; the reasons were "
                 f"{self.dropped['reason'].value_counts().to_dict()}"
             )
-        kept = self.kept.sort_values("language", kind="stable")[COLUMNS]
+        kept = self.kept.sort_values("language", kind="stable")[list(COLUMNS)]
         return Dataset.from_pandas(kept, preserve_index=False)
 
 
@@ -70,7 +70,7 @@ def finished(rows: pd.DataFrame, reasons: pd.Series, session: Session) -> Made:
     """Put the reasons to the rows; rows without an answer keep that reason."""
     reasons = reasons.where(rows["finish"] != UNANSWERED, UNANSWERED)
     rows = rows.assign(reason=reasons).reset_index(drop=True)
-    return Made(rows, complete=not session.stopped and not session.unanswered)
+    return Made(rows, session.complete)
 
 
 def check_answers(rows: pd.DataFrame, teacher: Teacher, settings: Settings) -> None:

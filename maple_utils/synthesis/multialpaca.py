@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import regex
 
+from maple_utils.instructions import COLUMNS
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import asking, filters
 from maple_utils.synthesis.asking import Request, Session, ask_all
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.made import (
-    COLUMNS,
     Made,
     check_answers,
     estimate_translation,
@@ -91,13 +91,13 @@ def parse_tasks(answer: Answer) -> list[dict]:
     The reason is "format" where a part is missing, "cut off" for a last item that the
     teacher did not finish, else "".
     """
-    starts = [match.end() for match in _ITEM.finditer(answer.text)]
-    heads = [match.start() for match in _ITEM.finditer(answer.text)]
-    ends = [*heads[1:], len(answer.text)]
+    heads = list(_ITEM.finditer(answer.text))
+    ends = [*(head.start() for head in heads[1:]), len(answer.text)]
     items = []
-    for start, end in zip(starts, ends, strict=True):
-        parts = _PARTS.match(answer.text[start:end])
-        item = {"instruction": answer.text[start:end], "input": "", "output": ""}
+    for head, end in zip(heads, ends, strict=False):
+        text = answer.text[head.end() : end]
+        parts = _PARTS.match(text)
+        item = {"instruction": text, "input": "", "output": ""}
         item |= parts.groupdict() if parts else {}
         item = {key: text.strip().strip("#").strip() for key, text in item.items()}
         if regex.fullmatch(r"<?\s*no\s*input\s*>?", item["input"], regex.IGNORECASE):
@@ -147,7 +147,7 @@ def make(
         rows = pd.concat([rows, _judged(new, shown, rows, settings)], ignore_index=True)
         if session.stopped:
             break
-    return Made(rows, complete=not session.stopped and not session.unanswered)
+    return Made(rows, session.complete)
 
 
 def estimate(

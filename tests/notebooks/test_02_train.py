@@ -1,25 +1,30 @@
 """Training: what is learned, what is kept, what is refused."""
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 import torch
+import yaml
 from datasets import Dataset
+from nbclient.exceptions import DeadKernelError
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from maple_utils import models
-from tests.notebooks.running import error_line, run
+from maple_utils import grid, models
+from tests.notebooks.running import ROOT, error_line, run
 
 SMALL = {"limit": 12, "heldout": 3, "max_steps": 6, "languages": "en,sw", "rank": 4}
 
 # What a test cannot see from the outside: every label, and the frozen weights.
 FROZEN = """
 import hashlib, json
+from itertools import islice
 def frozen():
     digest = hashlib.sha256()
     for name, parameter in trainer.model.named_parameters():
@@ -28,9 +33,11 @@ def frozen():
     return digest.hexdigest()
 probe = {"frozen": [frozen()], "rows": [], "dtypes": set()}
 for row in trainer.train_dataset:
-    learned = [i for i, l in zip(row["input_ids"], row["labels"]) if l != -100]
-    whole = tokenizer.decode(row["input_ids"])
-    probe["rows"].append((whole, tokenizer.decode(learned)))
+    pairs = iter(zip(row["input_ids"], row["labels"]))
+    for length in row["seq_lengths"]:
+        ids, labels = zip(*islice(pairs, length))
+        learned = [i for i, l in zip(ids, labels) if l != -100]
+        probe["rows"].append((tokenizer.decode(ids), tokenizer.decode(learned)))
 probe["rows_asked"] = [(r["prompt"], r["completion"]) for r in examples]
 """
 DUMP = """
@@ -44,7 +51,7 @@ probe["dtypes"] = sorted({str(p.dtype) for p in model.parameters() if p.requires
 def trained(request, tmp_path_factory) -> tuple[Path, int]:
     out = tmp_path_factory.mktemp(f"bits{request.param}")
     parameters = {**SMALL, "bits": request.param, "output_dir": str(out / "cell")}
-    run("02_train", out, parameters, {"trainer.train()": FROZEN, "": DUMP})
+    run("02_train", out, parameters, {"trainer.train(resume": FROZEN, "": DUMP})
     return out / "cell", request.param
 
 
@@ -99,11 +106,90 @@ def test_the_record_says_how_it_was_made(trained):
     assert record["versions"]["trl"]
     assert len(record["data"]["fingerprint"]) == 64
     assert record["data"]["rows"] == {"en": SMALL["limit"], "sw": SMALL["limit"]}
+    assert record["adapter_dtype"] == "torch.float32"
+    assert record["plan"]["preset"] == "CPU"
     assert record["train"]["tokens_per_second"] > 0
+    assert record["train"]["padding"] == 0
+    assert 0 < record["train"]["flop_utilisation"] < 1
     assert record["train"]["peak_memory_bytes"] > 2**26
     assert set(record["heldout_bits_per_byte"]) == {"en", "sw"}
     for change in record["heldout_bits_per_byte"].values():
         assert change["after"] < change["before"]
+
+
+# As a node that is taken away: no handler runs, nothing is tidied up.
+KILL = """
+import os, signal
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+trainer.add_callback(Kill())
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(trained, tmp_path):
+    folder, bits = trained
+    parameters = {**SMALL, "bits": bits, "output_dir": str(tmp_path / "cell")}
+    with pytest.raises(DeadKernelError):
+        run("02_train", tmp_path, parameters, {"trainer.train(resume": KILL})
+    assert not (tmp_path / "cell" / "train.json").exists()
+    run("02_train", tmp_path, parameters)
+    record = json.loads((tmp_path / "cell" / "train.json").read_text())
+    assert record["resumed_from"] == 3
+    name = Path("adapter") / "adapter_model.safetensors"
+    whole, resumed = load_file(folder / name), load_file(tmp_path / "cell" / name)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    reference = json.loads((folder / "train.json").read_text())
+    assert record["heldout_bits_per_byte"] == reference["heldout_bits_per_byte"]
+    looks = [
+        [entry for entry in of["train"]["curve"] if "heldout_sw" in entry]
+        for of in (record, reference)
+    ]
+    assert looks[0] == looks[1] != []
+    assert not (tmp_path / "cell" / "checkpoints").exists()
+
+
+def test_others_can_load_the_adapter(trained):
+    """What PEFT and vLLM look for; nothing in the folder has to be unpickled."""
+    files = {path.name for path in (trained[0] / "adapter").iterdir()}
+    assert files == {
+        *("adapter_config.json", "adapter_model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json", "README.md", "curves.png"),
+    }
+    config = json.loads((trained[0] / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "miniature-llama"
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (4, 8, "none")
+    assert (config["modules_to_save"], config["use_dora"]) == (None, False)
+    names = load_file(trained[0] / "adapter" / "adapter_model.safetensors")
+    pattern = r"base_model\.model\.model\.layers\.\d\.\w+\.\w+_proj\.lora_[AB]\.weight"
+    assert all(re.fullmatch(pattern, name) for name in names)
+    card = (trained[0] / "adapter" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["base_model"], head["library_name"]) == ("miniature-llama", "peft")
+    assert head["language"] == ["en", "sw"]
+    assert f"trained at {trained[1]} bits on 24 rows of bactrian-x-mini" in card
+    assert "not evaluated yet" in card
+
+
+def test_the_papers_settings_train_and_merge(tmp_path):
+    """All of params/paper.yaml that does not name models, data or the hub."""
+    settings = grid.read_grid(ROOT / "params" / "paper.yaml")[1]
+    small = {"heldout": 3, "limit": 12, "languages": "en,sw", "hub_root": "miniature"}
+    out = tmp_path / "cell"
+    parameters = {**settings, **small, "bits": 16, "merge": True}
+    run("02_train", tmp_path, parameters | {"output_dir": str(out)})
+    record = json.loads((out / "train.json").read_text())
+    assert record["parameters"]["batch_size"] == 128
+    assert record["plan"]["max_length"] == "1024"
+    assert record["plan"]["optimizer"] == "paged_adamw_8bit"
+    load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32)
+    tokens = torch.tensor([[1, 300, 400, 500]])
+    with torch.no_grad():
+        base = load(models.source("miniature-llama"))
+        adapted = PeftModel.from_pretrained(base, out / "adapter")(tokens).logits
+        merged = load(out / "merged")(tokens).logits
+    assert torch.allclose(merged, adapted, atol=1e-3)
 
 
 def test_the_same_seed_makes_the_same_adapter(trained, tmp_path):
@@ -144,6 +230,12 @@ def faulty(tmp_path_factory) -> Path:
         ({"instruction_data": "FAULTY/empty"}, "1 of 2 rows"),
         ({"instruction_data": "nowhere"}, "instruction_data: got 'nowhere'"),
         ({"output_dir": "/proc/nowhere"}, "output_dir: got '/proc/nowhere'"),
+        (
+            {"base_model": "llama-2-7b", "micro_batch": 64},
+            "the nearest that fits: bits",
+        ),
+        ({"report_to": "trackio"}, "report_to: got 'trackio', which is not installed"),
+        ({"push_to": "https://hub/x"}, "push_to: got 'https://hub/x'; allowed: text"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -170,11 +262,14 @@ def test_real_rows_train(shared_hub, tmp_path):
         "hub_root": str(shared_hub),
         "limit": 20,
         "heldout": 4,
-        "max_steps": 2,
+        "batch_size": 4,
+        "epochs": 3.0,
         "output_dir": str(tmp_path / "cell"),
     }
     run("02_train", tmp_path, parameters)
     record = json.loads((tmp_path / "cell" / "train.json").read_text())
     assert (tmp_path / "cell" / "adapter" / "adapter_model.safetensors").is_file()
+    losses = [e["loss"] for e in record["train"]["curve"] if "loss" in e]
+    assert losses[-1] < losses[0] - 0.5
     assert all(count == 20 for count in record["data"]["rows"].values())
     assert set(record["heldout_bits_per_byte"]) == set(record["data"]["rows"])

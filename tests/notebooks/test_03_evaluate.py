@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from maple_utils import models
 from maple_utils.results import PREDICTIONS_COLUMNS, SCORES_COLUMNS
+from maple_utils.training import cards
 from tests.notebooks.running import error_line, run
 
 SMALL = {"limit": 4, "tasks": "xcopa,xquad,xlsum", "languages": "en,sw", "bits": 16}
@@ -32,7 +33,17 @@ def make_adapter(cell: Path, rank: int, seed: int) -> Path:
             torch.nn.init.normal_(parameter, std=0.05)
     model.peft_config["default"].base_model_name_or_path = "miniature-llama"
     model.save_pretrained(cell / "adapter")
-    record = {"parameters": {**TRAINED, "rank": rank, "seed": seed}}
+    given = dict.fromkeys(cards.SETTINGS, "") | {"base_model": "miniature-llama"}
+    record = {
+        "cell": cell.name,
+        "source": "miniature-llama",
+        "parameters": {**given, **TRAINED, "rank": rank, "seed": seed},
+        "plan": dict.fromkeys(("max_length", "dtype", "optimizer"), ""),
+        **{"adapter_dtype": "float32", "device": "none"},
+        "data": {"name": "d", "fingerprint": "0" * 64, "rows": {"en": 6, "sw": 6}},
+        "train": {"curve": [{"step": 1, "loss": 1.0}]},
+        "heldout_bits_per_byte": {"en": {"before": 2.0, "after": 1.0}},
+    }
     (cell / "train.json").write_text(json.dumps(record))
     return cell / "adapter"
 
@@ -89,6 +100,8 @@ def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_
     name = "miniature-llama_bactrian-x-mini_r2_16bit_s1"
     assert_same(tmp_path / "all" / name, cells[1])
     predictions, scores = tables(cells[1])
+    card = (adapters[1] / "README.md").read_text()
+    assert "| xcopa | likelihood | accuracy |" in card
     assert not predictions["prediction"].equals(tables(base)[0]["prediction"])
     assert set(scores.loc[scores["task"] == "heldout", "language"]) == {"en", "sw"}
 

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -17,6 +16,7 @@ from transformers import BitsAndBytesConfig
 from trl import SFTConfig
 
 from maple_utils import params
+from maple_utils.grid.changes import tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -82,9 +82,9 @@ def test_every_keyword_exists_in_the_installed_release(path):
         "BitsAndBytesConfig": set(BitsAndBytesConfig().__dict__)
         | {"load_in_4bit", "load_in_8bit"},
     }
-    code = [cell["source"] for cell in cells(path) if cell["cell_type"] == "code"]
-    tree = ast.parse("\n".join(re.sub(r"(?m)^\s*[%!].*", "    pass", c) for c in code))
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for call in (
+        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)
+    ):
         name = call.func.id if isinstance(call.func, ast.Name) else None
         for keyword in call.keywords if name in known else []:
             assert keyword.arg in known[name], f"{name} has no {keyword.arg}"

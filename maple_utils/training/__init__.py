@@ -1,0 +1,192 @@
+"""How this device trains: what the parameters leave open is chosen, so that it fits."""
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import psutil
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.utils import is_flash_attn_2_available
+
+from maple_utils.params import ParameterError
+from maple_utils.sizes import Setting, nearest_fit, preset, shape_of, training_bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found: GPUs that this kernel sees, and memory in bytes that is free."""
+
+    gpus: int
+    free: float
+    bfloat16: bool = False
+    flash: bool = False
+    name: str = "this CPU"
+    distributed: bool = False
+
+
+def machine() -> Machine:
+    """Look at the device of this kernel: the first GPU, or the processor."""
+    if not torch.cuda.is_available():
+        return Machine(0, psutil.virtual_memory().available)
+    modern = torch.cuda.get_device_capability()[0] >= 8
+    return Machine(
+        gpus=torch.cuda.device_count(),
+        free=torch.cuda.mem_get_info()[0],
+        bfloat16=modern,
+        flash=modern and is_flash_attn_2_available(),
+        name=torch.cuda.get_device_name(),
+        distributed=torch.distributed.is_torchelastic_launched(),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How this device trains: the parameters that were left open, chosen."""
+
+    preset: str
+    dtype: torch.dtype
+    attention: str
+    optimizer: str
+    recompute: bool
+    micro_batch: int
+    max_length: int
+    needs: float  # bytes, estimated
+    free: float  # bytes
+
+
+def plan(run: SimpleNamespace, found: Machine) -> Plan:
+    """Choose what the parameters leave open (0 or "auto"), so that it fits.
+
+    Raises:
+        ParameterError: in one line, where it would not fit, naming the nearest setting
+            that does; where one kernel sees several GPUs; where a tracker is absent.
+    """
+    _check(run, found)
+    usual = preset(found.free if found.gpus else 0)
+    gpu_dtype = "bfloat16" if found.bfloat16 else "float16"
+    dtype = _or_else(run.dtype, gpu_dtype if found.gpus else "float32")
+    asked = Setting(
+        bits=run.bits,
+        rank=run.rank,
+        micro_batch=min(run.micro_batch or usual.rows(run.packing), run.batch_size),
+        max_length=run.max_length or usual.max_length,
+        recompute={"always": True, "never": False}.get(run.recompute, usual.recompute),
+        width=4 if dtype == "float32" else 2,
+    )
+    fits = _fitting(run, asked, found)
+    return Plan(
+        preset=usual.name,
+        dtype=getattr(torch, dtype),
+        attention=_or_else(
+            run.attention, "flash_attention_2" if found.flash else "sdpa"
+        ),
+        optimizer=_or_else(run.optimizer, usual.optimizer),
+        recompute=fits.recompute,
+        micro_batch=fits.micro_batch,
+        max_length=fits.max_length,
+        needs=training_bytes(shape_of(run.base_model), fits),
+        free=found.free,
+    )
+
+
+def _or_else(given: str, usual: str) -> str:
+    return usual if given == "auto" else given
+
+
+def _check(run: SimpleNamespace, found: Machine) -> None:
+    if found.gpus > 1 and not found.distributed:
+        raise ParameterError(
+            f"CUDA_VISIBLE_DEVICES: this kernel sees {found.gpus} GPUs; allowed: one, "
+            "or it would split the model over them; e.g. export CUDA_VISIBLE_DEVICES=0"
+        )
+    if run.report_to != "none" and not find_spec(run.report_to):
+        raise ParameterError(
+            f"report_to: got {run.report_to!r}, which is not installed; allowed: none, "
+            f"or a tracker that is; pip install {run.report_to}"
+        )
+
+
+def _fitting(run: SimpleNamespace, asked: Setting, found: Machine) -> Setting:
+    """Return the setting, or with fewer rows at a time where that was left open."""
+    shape = shape_of(run.base_model)
+    near = nearest_fit(shape, asked, found.free)
+    # Rows per pass and recomputing change no result; a parameter that was given stays.
+    open_rows = 0 if run.micro_batch else near and near.micro_batch
+    open_recompute = near and run.recompute == "auto" and near.recompute
+    chosen = replace(
+        asked,
+        micro_batch=open_rows or asked.micro_batch,
+        recompute=open_recompute or asked.recompute,
+    )
+    if chosen == near:
+        return chosen
+    needs = training_bytes(shape, asked) / 1e9
+    raise ParameterError(
+        f"base_model: {run.base_model} with {asked} needs about {needs:.1f} GB; "
+        f"allowed: the {found.free / 1e9:.1f} GB that are free on {found.name}; "
+        + (f"the nearest that fits: {near}" if near else "no setting of it fits")
+    )
+
+
+def rows_per_step(
+    run: SimpleNamespace, of: Plan, mean_length: float
+) -> tuple[int, int]:
+    """Return rows per optimiser step, and per forward pass, which divides the first.
+
+    A packed row holds several examples: so many of them are taken that a step sees
+    `batch_size` examples on average.
+    """
+    packed = mean_length / of.max_length if run.packing else 1
+    rows = max(1, round(run.batch_size * packed))
+    at_once = min(of.micro_batch, rows)
+    return round(rows / at_once) * at_once, at_once
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a token to pad with that is never the end token: its own, or unknown's.
+
+    Raises ParameterError for a tokenizer that has neither.
+    """
+    own = (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token)
+    found = next((t for t in own if t and t != tokenizer.eos_token), None)
+    if found is None:
+        raise ParameterError(
+            f"base_model: the tokenizer of {tokenizer.name_or_path} has only its end "
+            f"token {tokenizer.eos_token!r} to pad with; allowed: a pad, unknown or "
+            "begin token of its own; set one in its tokenizer_config.json"
+        )
+    return found
+
+
+def largest_micro_batch(trainer: Trainer) -> int:
+    """Return how many of the longest rows fit through one forward and backward pass.
+
+    It begins with the trainer's own number and halves while memory does not suffice;
+    weights and random numbers stay as they are.
+    """
+    data = trainer.train_dataset
+    lengths = [len(ids) for ids in data["input_ids"]]
+    longest = sorted(range(len(data)), key=lengths.__getitem__, reverse=True)
+    rows = min(trainer.args.per_device_train_batch_size, len(data))
+    while True:
+        try:
+            _try_pass(trainer, [data[i] for i in longest[:rows]])
+            return rows
+        except RuntimeError as error:
+            if rows == 1 or not should_reduce_batch_size(error):
+                raise
+        torch.cuda.empty_cache()
+        rows //= 2
+
+
+def _try_pass(trainer: Trainer, rows: list[dict]) -> None:
+    model = trainer.model.train()
+    inputs = {
+        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+        for name, value in trainer.data_collator(rows).items()
+    }
+    with torch.random.fork_rng(), trainer.compute_loss_context_manager():
+        trainer.compute_loss(model, inputs).backward()
+    model.zero_grad(set_to_none=True)

@@ -1,0 +1,101 @@
+"""The card of an adapter: what a stranger must know who finds only its folder."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import yaml
+
+from maple_utils.files import write_whole
+from maple_utils.training.meters import draw
+
+SETTINGS = """rank bits alpha_ratio dropout learning_rate epochs max_steps batch_size
+    packing seed""".split()
+
+
+def write(
+    adapter: Path, record: dict[str, Any], scores: pd.DataFrame | None = None
+) -> None:
+    """Write README.md and curves.png into an adapter's folder.
+
+    Args:
+        adapter: the folder, as PEFT saved it.
+        record: what notebook 02 writes as train.json.
+        scores: the tidy scores of this adapter, once notebook 03 has run.
+    """
+    text = card_text(record, scores)
+    picture = partial(_draw, record["train"]["curve"])
+    write_whole(Path(adapter) / "README.md", partial(Path.write_text, data=text))
+    write_whole(Path(adapter) / "curves.png", picture)
+
+
+def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str:
+    """Return the README.md: YAML for the hub, then data, settings, curves, scores."""
+    given, data = record["parameters"], record["data"]
+    head = {
+        "base_model": record["source"],
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "language": sorted(data["rows"]),
+        "tags": ["lora", "multilingual", "instruction-finetuning"],
+    }
+    settings = {name: given[name] for name in SETTINGS}
+    settings |= {name: record["plan"][name] for name in ("max_length", "dtype")}
+    settings |= {"optimizer": record["plan"]["optimizer"], "device": record["device"]}
+    settings |= {"adapter dtype": record["adapter_dtype"]}
+    bits = pd.DataFrame.from_dict(record["heldout_bits_per_byte"], "index").round(3)
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        f"# {record['cell']}",
+        "",
+        f"A LoRA adapter of {given['base_model']}, trained at {given['bits']} bits on "
+        f"{sum(data['rows'].values()):,} rows of {data['name']} (sha256 "
+        f"{data['fingerprint'][:12]}) with the MAPLE reproduction kit. "
+        + ("Of the kit's miniature, a toy world. " if _is_toy(given) else "")
+        + "It is governed by the licences of its base model and its data.",
+        "",
+        "![Training loss, and bits per byte of held-out responses](curves.png)",
+        "",
+        *_table(["setting", "value"], settings.items()),
+        "",
+        *_table(
+            ["language", "rows", "bits per byte before", "after"],
+            [(c, data["rows"][c], b.before, b.after) for c, b in bits.iterrows()],
+        ),
+        "",
+        *_scores(scores),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_toy(given: dict[str, Any]) -> bool:
+    return given["base_model"].startswith("miniature")
+
+
+def _scores(scores: pd.DataFrame | None) -> list[str]:
+    if scores is None:
+        return ["Scores: not evaluated yet (notebook 03)."]
+    main = scores[scores["metric"].isin(["accuracy", "f1", "rouge_l"])]
+    keys = ["task", "scoring", "metric"]
+    means = main.groupby(keys, sort=False).agg(
+        value=("value", "mean"), languages=("language", "nunique"), n=("n", "sum")
+    )
+    rows = [(*key, f"{v:.3f}", c, n) for key, v, c, n in means.itertuples(name=None)]
+    head = [*keys, "mean over languages", "languages", "examples"]
+    return _table(head, rows)
+
+
+def _table(head: list[str], rows) -> list[str]:
+    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *body]
+
+
+def _draw(log: list[dict[str, Any]], path: Path) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="tight")
+    draw(log, *axes)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,292 @@
+"""Plans that fit the device, checkpoints to be trusted, what the libraries do."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from trl import SFTConfig, SFTTrainer
+
+from maple_utils import models, sizes, training
+from maple_utils.params import ParameterError
+from maple_utils.training import Machine, checkpoints, meters
+
+T4 = Machine(1, 15e9, name="Tesla T4")
+A100 = Machine(1, 79e9, bfloat16=True, name="A100")
+LAPTOP = Machine(0, 8e9)
+
+
+def asked(**changes) -> SimpleNamespace:
+    usual = {
+        "base_model": "llama-2-7b",
+        "bits": 4,
+        "rank": 16,
+        "batch_size": 128,
+        "micro_batch": 0,
+        "max_length": 0,
+        "packing": True,
+        "report_to": "none",
+        **dict.fromkeys(("dtype", "attention", "optimizer", "recompute"), "auto"),
+    }
+    return SimpleNamespace(**usual | changes)
+
+
+def test_each_device_gets_what_it_can_do():
+    t4, a100 = (training.plan(asked(), found) for found in (T4, A100))
+    assert (t4.dtype, t4.attention, t4.max_length) == (torch.float16, "sdpa", 512)
+    assert (a100.dtype, a100.max_length) == (torch.bfloat16, 1024)
+    assert a100.micro_batch > t4.micro_batch
+    assert t4.recompute and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
+    flash = Machine(1, 79e9, bfloat16=True, flash=True)
+    assert training.plan(asked(), flash).attention == "flash_attention_2"
+    laptop = training.plan(asked(base_model="miniature-llama"), LAPTOP)
+    assert (laptop.dtype, laptop.optimizer) == (torch.float32, "adamw_torch")
+    assert not laptop.recompute
+
+
+def test_every_choice_can_be_overridden():
+    own = {"dtype": "float32", "attention": "eager", "optimizer": "adamw_torch"}
+    own |= {"max_length": 256, "micro_batch": 3}
+    plan = training.plan(asked(recompute="never", **own), A100)
+    found = {name: getattr(plan, name) for name in own}
+    assert found == own | {"dtype": torch.float32}
+    assert not plan.recompute
+
+
+def test_fewer_rows_go_through_where_memory_is_short():
+    roomy = training.plan(asked(bits=16, max_length=1024), A100)
+    tight = training.plan(asked(bits=16, max_length=1024), Machine(1, 18e9))
+    assert 0 < tight.micro_batch < roomy.micro_batch
+    assert tight.needs <= 18e9
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "line"),
+    [
+        ({"bits": 16}, T4, "the nearest that fits: bits 8, rank 16"),
+        ({"micro_batch": 64}, T4, r"micro_batch 64.* GB; allowed: the 15.0 GB .* T4; "),
+        ({}, Machine(1, 2e9), "no setting of it fits"),
+        ({}, Machine(2, 79e9), "CUDA_VISIBLE_DEVICES: this kernel sees 2 GPUs"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(changes, found, line):
+    with pytest.raises(ParameterError, match=line) as error:
+        training.plan(asked(**changes), found)
+    assert "\n" not in str(error.value)
+
+
+def test_the_estimate_holds_the_published_orders_of_size():
+    """QLoRA's paper and Qwen's table: 7B at 4 bits and length 1,024 takes 12.3 GB.
+
+    That is Qwen's, with a vocabulary of 152,000: 2.2 GB more of embeddings.
+    """
+    shape = sizes.shape_of("llama-2-7b")
+    one = sizes.Setting(4, 64, micro_batch=1, max_length=1024, recompute=True)
+    assert 6e9 < sizes.training_bytes(shape, one) < 12.3e9
+
+
+def test_a_step_sees_the_same_number_of_examples_packed_or_not():
+    plan = training.plan(asked(), A100)
+    mean = 256.0
+    packed, at_once = training.rows_per_step(asked(), plan, mean)
+    assert packed * plan.max_length / mean == 128
+    assert packed % at_once == 0
+    assert training.rows_per_step(asked(packing=False), plan, mean)[0] == 128
+    few = training.rows_per_step(asked(batch_size=4), plan, mean)
+    assert few == (1, 1)
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+    for step, text in {2: '{"global_step": 2}', 10: '{"global_st', 9: None}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if text:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert checkpoints.last(tmp_path / "nowhere") is None
+
+
+def test_other_parameters_or_data_find_no_checkpoint(tmp_path):
+    def folder(data="a", **changes):
+        return checkpoints.folder_of(tmp_path, asked(**changes), data)
+
+    assert folder() == folder(micro_batch=4)
+    assert len({folder(), folder(rank=8), folder(data="b"), folder(bits=8)}) == 4
+
+
+# What the libraries really do, on the tiny models.
+
+ROWS = [
+    ("Say one.\n", "One, and then some more of it."),
+    ("Sema mbili.\n", "Mbili."),
+    ("Name the capital of a country far away.\n", "It is a long name, they say."),
+    ("Count to nine.\n", "1 2 3 4 5 6 7 8 9, and that is all."),
+] * 6
+
+
+def trainer_of(
+    tmp_path, name="miniature-llama", bits=16, dropout=0.0, **settings
+) -> SFTTrainer:
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    config = {16: None, 8: BitsAndBytesConfig(load_in_8bit=True), 4: config}[bits]
+    torch.manual_seed(0)
+    source = models.source(name)
+    base = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, quantization_config=config
+    )
+    models.keep_weights_still(base)
+    lora = LoraConfig(
+        r=4, target_modules="all-linear", lora_dropout=dropout, init_lora_weights=False
+    )
+    usual = {"bf16": False, "activation_checkpointing": False, "report_to": "none"}
+    usual |= {"max_length": 512, "disable_tqdm": True, "save_strategy": "no", "seed": 0}
+    return SFTTrainer(
+        model=get_peft_model(base, lora),
+        args=SFTConfig(str(tmp_path), **usual | settings),
+        train_dataset=Dataset.from_list(
+            [{"prompt": prompt, "completion": said} for prompt, said in ROWS]
+        ),
+        processing_class=AutoTokenizer.from_pretrained(source),
+    )
+
+
+def log_probs(trainer: SFTTrainer, rows: list[dict]) -> torch.Tensor:
+    with torch.no_grad():
+        batch = trainer.data_collator(rows)
+        labels = batch.pop("labels")[:, 1:]
+        logits = trainer.model(**batch, use_cache=False).logits[:, :-1]
+        found = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])
+    return found[labels != -100].flatten()
+
+
+@pytest.mark.parametrize("name", ["miniature-llama", "miniature-mistral"])
+def test_packed_examples_do_not_see_each_other(name, tmp_path):
+    """Also over Mistral's sliding window: the packed row is longer than its 128."""
+    alone = trainer_of(tmp_path, name)
+    packed = trainer_of(tmp_path, name, packing=True, per_device_train_batch_size=1)
+    row = packed.train_dataset[0]
+    assert len(row["seq_lengths"]) > 5
+    assert sum(row["seq_lengths"]) > 128
+    together = log_probs(packed, [row])
+    by_ids = {tuple(r["input_ids"]): r for r in alone.train_dataset}
+    parts, start = [], 0
+    for length in row["seq_lengths"]:
+        ids = tuple(row["input_ids"][start : start + length])
+        parts.append(log_probs(alone, [by_ids[ids]]))
+        start += length
+    assert torch.allclose(together, torch.cat(parts), atol=1e-4)
+
+
+def test_the_end_is_learned_and_padding_is_not(tmp_path):
+    trainer = trainer_of(tmp_path)
+    tokenizer = trainer.processing_class
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        learned = labels[labels != -100]
+        assert learned[-1] == tokenizer.eos_token_id
+        assert (labels[ids == tokenizer.pad_token_id] == -100).all()
+
+
+def test_a_tokenizer_that_pads_with_its_end_token_is_mended_or_refused():
+    tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
+    tokenizer.pad_token = tokenizer.eos_token
+    assert training.pad_token(tokenizer) == tokenizer.unk_token
+    tokenizer.unk_token = tokenizer.bos_token = None
+    with pytest.raises(ParameterError, match="has only its end token '</s>' to pad"):
+        training.pad_token(tokenizer)
+
+
+def test_all_widths_begin_with_almost_the_same_loss(tmp_path):
+    losses = {}
+    for bits in (4, 8, 16):
+        trainer = trainer_of(tmp_path, bits=bits)
+        found = log_probs(trainer, list(trainer.train_dataset))
+        losses[bits] = -found.mean().item()
+    assert losses[4] == pytest.approx(losses[16], rel=0.05)
+    assert losses[8] == pytest.approx(losses[16], rel=0.05)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(8, 0.15), (4, 0.6)])
+def test_quantised_logits_stay_near_those_at_16_bits(bits, bound, tmp_path):
+    """Root mean square over all logits, relative to their spread at 16 bits."""
+    ids = torch.tensor([[1, 300, 400, 500, 600, 700]])
+    with torch.no_grad():
+        whole = trainer_of(tmp_path).model(ids).logits
+        near = trainer_of(tmp_path, bits=bits).model(ids).logits
+    assert (near - whole).square().mean().sqrt() < bound * whole.std()
+
+
+def test_half_the_rows_at_a_time_train_the_same_adapter(tmp_path):
+    states = []
+    for micro_batch, accumulated in ((8, 1), (4, 2), (2, 4)):
+        trainer = trainer_of(
+            tmp_path,
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=accumulated,
+            max_steps=3,
+            learning_rate=1e-3,
+        )
+        trainer.train()
+        weights = trainer.model.parameters()
+        states.append(torch.cat([p.flatten() for p in weights if p.requires_grad]))
+    assert torch.allclose(states[1], states[0], atol=1e-4)
+    assert torch.allclose(states[2], states[0], atol=1e-4)
+
+
+def test_out_of_memory_halves_the_rows_and_changes_nothing_else(tmp_path):
+    trainer = trainer_of(tmp_path, per_device_train_batch_size=8, dropout=0.1)
+    real, tried = trainer.compute_loss, []
+
+    def scarce(model, inputs):
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(model, inputs)
+
+    trainer.compute_loss = scarce
+    before = torch.get_rng_state()
+    weights = [p.clone() for p in trainer.model.parameters()]
+    assert training.largest_micro_batch(trainer) == 2
+    assert tried == [8, 4, 2]
+    assert torch.equal(before, torch.get_rng_state())
+    after = list(trainer.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+    assert not any(p.grad is not None for p in after)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
+    trainer = trainer_of(tmp_path, per_device_train_batch_size=8)
+
+    def broken(model, inputs):
+        raise RuntimeError("shapes do not match")
+
+    trainer.compute_loss = broken
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        training.largest_micro_batch(trainer)
+
+
+def test_the_meter_counts_what_was_read(tmp_path):
+    trainer = trainer_of(tmp_path, per_device_train_batch_size=4, num_train_epochs=1)
+    meter = meters.Meter(trainer)
+    trainer.train()
+    cost = meter.cost(flops_per_token=1.0, dtype=torch.float32)
+    read = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    assert cost["tokens"] == read
+    assert cost["tokens_per_second"] == pytest.approx(read / meter.seconds, abs=0.1)
+    assert 0.1 < cost["padding"] < 0.9
+    assert 0 < cost["seconds"] < 60
+
+
+def test_curves_come_from_the_trainers_log():
+    log = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "heldout_sw": 1.5, "heldout_en": 1.0},
+        {"step": 2, "train_runtime": 3.0},
+    ]
+    loss, heldout = meters.curves(json.loads(json.dumps(log)))
+    assert loss.to_dict("list") == {"step": [1], "loss": [2.0]}
+    assert heldout["language"].tolist() == ["sw", "en"]
+    assert heldout["bits per byte"].tolist() == [1.5, 1.0]
