@@ -1,0 +1,167 @@
+"""Time the settings of notebook 02 against TRL's defaults, on the same rows.
+
+    python benchmarks/training.py
+    python benchmarks/training.py --hub_root FOLDER --data alpaca-sample --bits 4 16
+    python benchmarks/training.py --shape 7b --bits 4 8 16 --rank 8 128  # on a GPU
+
+Useful tokens (no padding) per second of the optimiser's steps, the share of the FLOP/s
+that the device reaches in a plain matrix product, and the peak memory; medians of
+`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's and
+only ever grows. TRL's defaults are its SFTConfig() but for `use_cpu`, without which it
+refuses a CPU. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from trl import SFTConfig, SFTTrainer
+
+from maple_utils import instructions, miniature, models, sizes, training
+from maple_utils.training import meters
+
+BATCH = 16  # examples per step of the kit; TRL's defaults have 8
+
+
+def rows_of(given: argparse.Namespace, tokenizer, longest: int) -> Dataset:
+    """Return prompts and completions of at most `longest` tokens."""
+    root = given.hub_root or miniature.hub()
+    data = instructions.load(given.data, hub_root=root)
+    data = instructions.cap(data, given.rows)
+    prompts = map(instructions.prompt_text, data["instruction"], data["input"])
+    pairs = zip(prompts, data["output"], strict=True)
+    rows = [{"prompt": prompt, "completion": said} for prompt, said in pairs]
+    texts = (row["prompt"] + row["completion"] for row in rows)
+    lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in texts]
+    kept = [row for row, n in zip(rows, lengths, strict=True) if n <= longest]
+    return Dataset.from_list(kept)
+
+
+def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Module:
+    """Return the base model with a fresh adapter."""
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=plan.dtype,
+    )
+    config = {4: nf4, 8: BitsAndBytesConfig(load_in_8bit=True), 16: None}[bits]
+    base = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=plan.dtype,
+        quantization_config=config,
+        attn_implementation=plan.attention,
+        device_map={"": 0} if torch.cuda.is_available() else None,
+    )
+    models.keep_weights_still(base)
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    return get_peft_model(base, lora)
+
+
+def sides(plan: training.Plan, rows: int) -> dict[str, dict[str, Any]]:
+    """Return the settings of either side."""
+    on_cpu = not torch.cuda.is_available()
+    kit = {
+        "per_device_train_batch_size": plan.micro_batch,
+        "gradient_accumulation_steps": rows // plan.micro_batch,
+        "packing": True,
+        "optim": plan.optimizer,
+        "bf16": plan.dtype == torch.bfloat16,
+        "fp16": plan.dtype == torch.float16,
+        "activation_checkpointing": plan.recompute,
+    }
+    return {"TRL's defaults": {"use_cpu": on_cpu}, "this kit": kit}
+
+
+def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, float]:
+    """Train `--steps` steps at most, or one epoch, and return what it cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                folder,
+                num_train_epochs=1,
+                max_steps=given.steps,
+                max_length=plan.max_length,
+                save_strategy="no",
+                disable_tqdm=True,
+                **settings,
+            ),
+            train_dataset=data,
+            processing_class=tokenizer,
+        )
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        meter = meters.Meter(trainer)
+        trainer.train()
+    shape = sizes.shape_of(given.base_model)
+    return meter.cost(shape.flops(rank, recompute=False), plan.dtype)
+
+
+def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield a row per width, rank and side."""
+    tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
+    usual = dict.fromkeys(("dtype", "attention", "optimizer", "recompute"), "auto")
+    usual |= {"batch_size": BATCH, "micro_batch": 0, "max_length": 1024}
+    usual |= {"packing": True, "report_to": "none", "base_model": given.base_model}
+    for bits, rank in product(given.bits, given.rank):
+        run = SimpleNamespace(**usual, bits=bits, rank=rank)
+        plan = training.plan(run, training.machine())
+        data = rows_of(given, tokenizer, plan.max_length)
+        step = training.rows_per_step(run, plan, plan.max_length / 2)[0]
+        found = {name: [] for name in sides(plan, step)}
+        for _ in range(given.repeats):
+            for name, settings in sides(plan, step).items():
+                model = load(given.source, bits, rank, plan)
+                arguments = (tokenizer, plan, settings, given, rank)
+                found[name].append(measure(model, data, *arguments))
+        for name, costs in found.items():
+            keys = ("tokens_per_second", "padding", "flop_utilisation")
+            middle = {key: median(cost[key] for cost in costs) for key in keys}
+            memory = f"{models.peak_memory() / 2**30:.1f} GiB"
+            yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": memory}
+
+
+def main() -> None:
+    """Print a table, and where the random model of `--shape 7b` came from."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hub_root", default="")
+    parser.add_argument("--data", default="bactrian-x-mini")
+    parser.add_argument("--rows", type=int, default=100, help="per language")
+    parser.add_argument("--bits", type=int, nargs="+", default=[4])
+    parser.add_argument("--rank", type=int, nargs="+", default=[8])
+    parser.add_argument("--steps", type=int, default=-1, help="-1: one epoch")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--shape", choices=["miniature", "7b"], default="miniature")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        given.base_model, given.source = "miniature-llama", ""
+        if given.shape == "7b":
+            given.base_model, given.source = "llama-2-7b", folder
+            with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+                random = LlamaForCausalLM(LlamaConfig()).to(torch.bfloat16)
+            random.save_pretrained(folder)
+            del random
+        given.source = given.source or models.source(given.base_model)
+        table = pd.DataFrame(compare(given))
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
