@@ -41,12 +41,13 @@ class Local:
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Generate for all prompts in one batch."""
-        if self._tokenizer.chat_template:
-            prompts = [self._chat(prompt) for prompt in prompts]
+        is_chat = bool(self._tokenizer.chat_template)
+        texts = [self._chat(text) for text in prompts] if is_chat else list(prompts)
         inputs = self._tokenizer(
-            list(prompts),
+            texts,
             return_tensors="pt",
             padding=True,
+            add_special_tokens=not is_chat,  # a template writes its own begin token
             return_token_type_ids=False,
         ).to(self._model.device)
         with self._lock:
