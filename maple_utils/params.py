@@ -114,6 +114,10 @@ PARAMETERS: dict[str, Parameter] = {
     "budget_tokens": Parameter(int, low=1, high=10**12, example="10000000"),
     "price_in": Parameter(float, low=0, high=10**4, example="0.15"),
     "price_out": Parameter(float, low=0, high=10**4, example="0.60"),
+    "tokenizers": Parameter(list, example="llama-2-7b,mistral-7b"),
+    "total": Parameter(int, low=0, high=10**9, example="100000"),
+    "alpha": Parameter(float, low=0, high=1, example="0.5"),
+    "published": Parameter(str, choices=("", "bactrian-x-22", "multialpaca")),
     "prompt_template": Parameter(str, choices=("plain", "instruction")),
     "prompt_language": Parameter(str, choices=("en", "own")),
     "max_new_tokens": Parameter(int, low=0, high=4096, example="32"),
@@ -123,8 +127,8 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 SYNTHESIZE = """recipe seed_tasks teacher translator languages limit seed rounds prompts
-    similarity concurrency budget_dollars budget_tokens price_in price_out base_model
-    max_length hub_root output_dir""".split()
+    similarity concurrency budget_dollars budget_tokens price_in price_out tokenizers
+    max_length total alpha published hub_root output_dir""".split()
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
     output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size max_length

@@ -1,5 +1,7 @@
 """Synthesis: what is made, what is asked again, what is refused."""
 
+import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -41,6 +43,22 @@ def test_a_recipe_makes_a_dataset_and_asks_nothing_twice(parameters, tmp_path):
     again = load_dataset(str(tmp_path / "data" / "mine"), split="train")
     assert again.to_list() == made.to_list()
     assert answers(tmp_path / "data") == asked
+
+
+def test_a_published_set_is_counted_and_languages_are_drawn_alike(tmp_path):
+    mirror = tmp_path / "mirror" / "DAMO-NLP-MT" / "multialpaca"
+    mirror.mkdir(parents=True)
+    row = {"instruction": "Di algo.", "input": "", "output": "Algo."}
+    (mirror / "es.jsonl").write_text("\n".join([json.dumps(row)] * 3))
+    folder = tmp_path / "data" / "mine"
+    small = {"languages": "es", "limit": 30, "total": 12, "alpha": 0.5}
+    given = {**small, "published": "multialpaca", "hub_root": str(mirror.parents[1])}
+    executed = run("01_synthesize", tmp_path, given | {"output_dir": str(folder)})
+    assert len(load_dataset(str(folder), split="train")) == 12
+    outputs = [o for cell in executed.cells for o in cell.get("outputs", [])]
+    shown = "\n".join(o.get("data", {}).get("text/plain", "") for o in outputs)
+    assert re.search(r"es +3 +9958 +-9955", shown)
+    assert re.search(r"miniature-llama +miniature-mistral", shown)
 
 
 def test_ids_are_parallel_and_training_reads_what_was_made(tmp_path):
