@@ -115,7 +115,8 @@ def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
 
     Returns:
         A row per run and language: cell, the columns of CELL, seconds (of training),
-        language, before and after (bits per byte of held-out responses).
+        language, before and after (bits per byte of held-out responses), and
+        tokens_per_word of the base model's tokenizer in the training data.
     """
     rows, problems = [], []
     for file in sorted(Path(runs_dir).glob("*/train.json")):
@@ -123,11 +124,15 @@ def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
             record = json.loads(file.read_text(encoding="utf-8"))
             about = {name: record["parameters"][name] for name in CELL}
             about |= {"cell": record["cell"], "seconds": record["train"]["seconds"]}
-            heldout = record["heldout_bits_per_byte"].items()
-            rows += [about | {"language": code, **bits} for code, bits in heldout]
+            tokens = record["data"]["tokens_per_word"]
+            rows += [
+                about | {"language": code, **bits, "tokens_per_word": tokens[code]}
+                for code, bits in record["heldout_bits_per_byte"].items()
+            ]
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{file}: no record of training ({error})")
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
+    columns += ["tokens_per_word"]
     return pd.DataFrame(rows, columns=columns), problems
 
 

@@ -90,3 +90,22 @@ def test_seeds_are_compared_where_there_are_several() -> None:
     assert found["spread"].tolist() == pytest.approx([4.0] * len(found))
     assert found["mean"].iloc[0] == pytest.approx(52)
     assert effects.seed_sensitivity(scores({"en": 0.0})).empty
+
+
+def test_tokens_per_word_are_set_against_the_gain():
+    """Where the gain falls with every token, the rank correlation is -1."""
+    codes = ["en", "de", "hi", "th"]
+    rows = [
+        {"base_model": "b", "instruction_data": data, "rank": rank, "bits": 4}
+        | {"seed": 0, "task": "xcopa", "language": code, "scoring": "likelihood"}
+        | {"metric": "accuracy", "value": value, "stderr": 0.01, "n": 100}
+        for number, code in enumerate(codes)
+        for data, rank, value in (("", pd.NA, 0.5), ("d", 8, 0.9 - 0.1 * number))
+    ]
+    tokens = pd.DataFrame({"language": codes, "tokens_per_word": [1, 2, 3, 4]})
+    training = tokens.assign(base_model="b")
+    found = effects.tokens_and_gain(pd.DataFrame(rows), training)
+    assert found["spearman"].tolist() == pytest.approx([-1.0] * 4)
+    changes = found.set_index("language")["change"]
+    assert changes[codes].tolist() == pytest.approx([40, 30, 20, 10])
+    assert effects.tokens_and_gain(pd.DataFrame(rows), training[:2]).empty

@@ -111,6 +111,7 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
         "cell": "b_d_r8_4bit",
         "parameters": {**about, "seed": 0, "epochs": 1},
         "train": {"seconds": 12.5},
+        "data": {"tokens_per_word": {"en": 1.4, "sw": 2.2}},
         "heldout_bits_per_byte": {
             "en": {"before": 1.5, "after": 1.6},
             "sw": {"before": 2.5, "after": 2.0},
@@ -122,5 +123,6 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     table, problems = results.training(tmp_path)
     assert list(table["language"]) == ["en", "sw"]
     assert list(table["after"]) == [1.6, 2.0]
+    assert list(table["tokens_per_word"]) == [1.4, 2.2]
     assert set(table["seconds"]) == {12.5}
     assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]

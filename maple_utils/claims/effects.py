@@ -6,6 +6,7 @@ All of them start from the tidy scores and return tidy tables; changes are in po
 from collections.abc import Mapping
 
 import pandas as pd
+from scipy import stats
 
 from maple_utils.claims.contrasts import (
     RUN,
@@ -153,3 +154,21 @@ def seed_sensitivity(scores: pd.DataFrame) -> pd.DataFrame:
     )
     table["spread"] = table.pop("largest") - table.pop("smallest")
     return table[table["seeds"] > 1].reset_index(drop=True)
+
+
+def tokens_and_gain(main: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+    """Return per base model and language tokens_per_word and the mean change (points).
+
+    `spearman` and `p` are the rank correlation of the two over a base model's
+    languages. Base models with fewer than three languages are left out.
+    """
+    keys = ["base_model", "language"]
+    tokens = training.groupby(keys, as_index=False)["tokens_per_word"].mean().dropna()
+    means = changes(main).groupby(keys, as_index=False)["change"].mean()
+    table = means.merge(tokens, on=keys)
+    table = table[table.groupby("base_model")["language"].transform("size") >= 3]
+    for base, part in table.groupby("base_model"):
+        found = stats.spearmanr(part["tokens_per_word"], part["change"])
+        own = table["base_model"] == base
+        table.loc[own, ["spearman", "p"]] = found.statistic, found.pvalue
+    return table

@@ -9,6 +9,7 @@ where the runs do not suffice. A new figure is a function in one of the files he
 """
 
 from maple_utils.figures.answers import (
+    change_by_tokens,
     gap_to_larger_models,
     score_against_cost,
     verdicts,
@@ -30,6 +31,7 @@ __all__ = [
     "change_by_group",
     "change_by_language",
     "change_by_run",
+    "change_by_tokens",
     "english",
     "form_or_task",
     "gap_to_larger_models",

@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from maple_utils.claims.effects import pareto
+from maple_utils.claims.effects import pareto, tokens_and_gain
 from maple_utils.claims.findings import gap_to_larger
 from maple_utils.figures.changes import changed
 from maple_utils.figures.style import (
     KINDS,
+    LEVELS,
     MARKERS,
     TWO_COLUMNS,
     Drawn,
@@ -23,9 +24,11 @@ from maple_utils.figures.style import (
     grid,
     interval,
     is_miniature,
+    language_name,
     level_legend,
     task_name,
 )
+from maple_utils.languages import resource_level
 
 
 @drawing
@@ -115,6 +118,48 @@ def score_against_cost(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     table.insert(0, "label", table.apply(cell_label, axis=1))
     return figure, table
+
+
+@drawing
+def change_by_tokens(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
+    """Draw what each language gains against the tokens that its words take.
+
+    Args:
+        main: what `claims.contrasts.primary` returns.
+        training: what `results.training` returns.
+
+    Returns:
+        The figure, a panel per base model with Spearman's rank correlation over the
+        languages; and per base model and language tokens_per_word, the mean change
+        (points) over tasks and runs, and that correlation with its p-value.
+    """
+    table = tokens_and_gain(main, training)
+    if table.empty:
+        raise NotDrawable("not three languages finetuned, with a train.json")
+    table["resource"] = table["language"].map(resource_level)
+    bases = sorted(set(table["base_model"]))
+    figure, axes = grid(1, len(bases), 2.5, sharey=True)
+    for place, base in zip(axes.flat, bases, strict=True):
+        part = table[table["base_model"] == base]
+        _gains(place, part)
+        rho = "Spearman's ρ = {spearman:.2f}, p = {p:.2f}".format(**part.iloc[0])
+        place.set(title=f"{base_name(base)}\n{rho}", xlabel="tokens per word")
+    axes[0, 0].set_ylabel("change from finetuning (points)")
+    level_legend(figure, axes[0, 0])
+    return figure, table
+
+
+def _gains(axes: Axes, table: pd.DataFrame) -> None:
+    axes.axhline(0, color="0.3", lw=0.8)
+    for level, (color, marker, _) in LEVELS.items():
+        part = table[table["resource"] == level]
+        style = {"color": color, "marker": marker, "ls": ""}
+        axes.plot(part["tokens_per_word"], part["change"], **style)
+        axes.plot([], [], label=f"{level}-resource", **style)
+    for row in table.itertuples():
+        offset = {"xytext": (3, 2), "textcoords": "offset points", "size": 5}
+        at = (row.tokens_per_word, row.change)
+        axes.annotate(language_name(row.language), at, **offset)
 
 
 @drawing
