@@ -110,8 +110,8 @@ rule synthesize:
     output:
         "runs/instructions/{data}/README.md",
     shell:
-        "papermill notebooks/01_synthesize.ipynb runs/instructions/{wildcards.data}.ipynb"
-        " -f {input} -p output_dir runs/instructions/{wildcards.data} --no-progress-bar"
+        "papermill notebooks/01_synthesize.ipynb"
+        " runs/instructions/{wildcards.data}.ipynb -f {input} -p output_dir runs/instructions/{wildcards.data} --no-progress-bar"
 
 
 rule train:
@@ -141,7 +141,7 @@ if TOGETHER:
             name:
                 f"evaluate_{grid.cell_name(batch[0], '', 0, batch[1])}"
             input:
-                [f"runs/{name}/train.json" for name in members(batch) if name in ADAPTERS],
+                [f"runs/{n}/train.json" for n in members(batch) if n in ADAPTERS],
                 cell=f"params/cells/{members(batch)[0]}.yaml",
             output:
                 [f"runs/{name}/{table}" for name in members(batch) for table in TABLES],
@@ -155,9 +155,9 @@ if TOGETHER:
                 runtime=ask("evaluate", "runtime", members(batch)),
             shell:
                 "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
-                " papermill notebooks/03_evaluate.ipynb runs/{params.first}/03_evaluate.ipynb"
-                " -f params/{GRID}.yaml -f {input.cell} -y 'adapters: [{params.others}]'"
-                " {LIMIT} --no-progress-bar || (cd runs/{params.first};"
+                " papermill notebooks/03_evaluate.ipynb"
+                " runs/{params.first}/03_evaluate.ipynb -f params/{GRID}.yaml"
+                " -f {input.cell} -y 'adapters: [{params.others}]' {LIMIT} --no-progress-bar || (cd runs/{params.first};"
                 " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 
 else:
@@ -176,8 +176,8 @@ else:
             runtime=lambda w: ask("evaluate", "runtime", [w.cell]),
         shell:
             "rm -f runs/{wildcards.cell}/03_evaluate.failed.ipynb;"
-            " papermill notebooks/03_evaluate.ipynb runs/{wildcards.cell}/03_evaluate.ipynb"
-            " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
+            " papermill notebooks/03_evaluate.ipynb"
+            " runs/{wildcards.cell}/03_evaluate.ipynb -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
             " || (cd runs/{wildcards.cell};"
             " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 

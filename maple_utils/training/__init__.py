@@ -99,7 +99,8 @@ def _check(run: SimpleNamespace, found: Machine) -> None:
     if found.gpus > 1 and not found.distributed:
         raise ParameterError(
             f"CUDA_VISIBLE_DEVICES: this kernel sees {found.gpus} GPUs; allowed: one, "
-            "or it would split the model over them; e.g. export CUDA_VISIBLE_DEVICES=0"
+            "or it would split the model over them; export CUDA_VISIBLE_DEVICES=0, or "
+            "see the README for several GPUs on one cell"
         )
     if run.report_to != "none" and not find_spec(run.report_to):
         raise ParameterError(

@@ -1,7 +1,10 @@
 """Training: what is learned, what is kept, what is refused."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -273,3 +276,31 @@ def test_real_rows_train(shared_hub, tmp_path):
     assert losses[-1] < losses[0] - 0.5
     assert all(count == 20 for count in record["data"]["rows"].values())
     assert set(record["heldout_bits_per_byte"]) == set(record["data"]["rows"])
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    """As the README has it: as a script, here under torchrun on two CPU processes."""
+    small = {"limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
+    small |= {"bits": 16, "dropout": 0.0, "packing": False}
+    one, two = tmp_path / "one", tmp_path / "two"
+    run("02_train", tmp_path, small | {"output_dir": str(one)})
+    source = str(ROOT / "notebooks" / "02_train.ipynb")
+    ready = str(tmp_path / "ready.ipynb")
+    given = small | {"output_dir": str(two), "micro_batch": 4}
+    papermill.execute_notebook(source, ready, given, prepare_only=True)
+    programs = Path(sys.executable).parent
+    script = [programs / "jupyter", "nbconvert", "--to", "python", ready]
+    launch = [programs / "torchrun", "--nproc_per_node", "2", tmp_path / "ready.py"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    for command in (script, launch):
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+    records = [json.loads((cell / "train.json").read_text()) for cell in (one, two)]
+    assert [record["processes"] for record in records] == [1, 2]
+    losses = [
+        [e["loss"] for e in record["train"]["curve"] if "loss" in e]
+        for record in records
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    name = Path("adapter") / "adapter_model.safetensors"
+    first, second = load_file(one / name), load_file(two / name)
+    assert all(torch.allclose(first[k], second[k], atol=1e-3) for k in first)
