@@ -147,19 +147,19 @@ def predictions(runs_dir: Path) -> pd.DataFrame:
 
 def shipped() -> pd.DataFrame:
     """Return the results table that ships with the package: the miniature grid."""
-    return validate(_shipped("miniature_scores.csv"))
+    return validate(_shipped("miniature_scores.parquet"))
 
 
 def shipped_training() -> pd.DataFrame:
     """Return what `training` says of the runs of `shipped`."""
-    return _shipped("miniature_training.csv")
+    return _shipped("miniature_training.parquet")
 
 
 def _shipped(name: str) -> pd.DataFrame:
     file = Path(__file__).parent / "data" / name
     if not file.is_file():
         raise FileNotFoundError(f"{name}: the package ships no such table")
-    return pd.read_csv(file, keep_default_na=False, na_values={"rank": [""]})
+    return pd.read_parquet(file)
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:

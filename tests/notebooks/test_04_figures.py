@@ -138,14 +138,12 @@ def test_a_base_model_alone(tmp_path):
 
 
 def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
-    shipped = ROOT / "maple_utils" / "data" / "miniature_scores.csv"
-    if not shipped.is_file():
-        pytest.skip("the package ships no results table yet")
     (tmp_path / "runs").mkdir()
     paths = {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "out")}
     notebook = run("04_figures", tmp_path, paths)
     assert "the kit's own miniature" in said(notebook)
-    assert {"score_by_rank", "score_by_bits", "english"} <= drawn(tmp_path / "out")
+    names = {"score_by_rank", "score_by_bits", "english", "change_by_tokens"}
+    assert names <= drawn(tmp_path / "out")
 
 
 def test_a_folder_that_is_not_there_ends_in_one_line(tmp_path):
