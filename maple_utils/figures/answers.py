@@ -150,6 +150,7 @@ def change_by_tokens(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
 
 
 def _gains(axes: Axes, table: pd.DataFrame) -> None:
+    axes.margins(x=0.14)
     axes.axhline(0, color="0.3", lw=0.8)
     for level, (color, marker, _) in LEVELS.items():
         part = table[table["resource"] == level]
