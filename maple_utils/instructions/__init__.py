@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,44 +20,10 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 
+from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import LANGUAGES, ParameterError, check_languages
 
 COLUMNS = ("id", "language", "instruction", "input", "output")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published dataset: where it is served and how many rows each language has."""
-
-    repository: str
-    file: str
-    rows: dict[str, int]
-    licence: str
-
-
-MULTIALPACA = ("ar", "de", "es", "fr", "id", "ja", "ko", "pt", "ru", "th", "vi")
-# Which 22 of the 52 languages the paper took is not known: MultiAlpaca's 11 and ours.
-OURS = ("en", "zh", "hi", "bn", "ta", "te", "it", "tr", "sw", "et", "my")
-
-# Rows per language as printed in PolyLM (arXiv 2307.06018).
-MULTIALPACA_ROWS = (
-    *(14_671, 9_515, 9_958, 11_332, 12_117, 10_191),
-    *(14_402, 10_825, 14_286, 11_496, 13_908),
-)
-PUBLISHED = {
-    "bactrian-x-22": Published(
-        "MBZUAI/Bactrian-X",
-        "data/{language}.json.gz",
-        dict.fromkeys((*MULTIALPACA, *OURS), 67_017),  # arXiv 2305.15011
-        "CC BY-NC 4.0",
-    ),
-    "multialpaca": Published(
-        "DAMO-NLP-MT/multialpaca",
-        "{language}.jsonl",
-        dict(zip(MULTIALPACA, MULTIALPACA_ROWS, strict=True)),
-        "Apache-2.0",
-    ),
-}
 
 
 def prompt_text(instruction: str, input: str = "") -> str:
