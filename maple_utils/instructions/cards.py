@@ -1,8 +1,10 @@
 """Write instruction data with the card that says how it was made."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -68,23 +70,28 @@ def card_text(dataset: Dataset, card: Card) -> str:
         "fingerprint (sha256 over rows)": fingerprint(dataset),
     }
     lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
-        "---",
+        *front_matter(head),
         f"# {card.name}",
         "",
         f"{len(dataset):,} instruction-response pairs in {len(counts)} languages, made "
         "with the MAPLE reproduction kit. Columns: " + ", ".join(COLUMNS) + ".",
         "",
-        *_markdown_table(["language", "rows"], counts),
+        *markdown_table(["language", "rows"], counts.items()),
         "",
-        *_markdown_table(["made with", "value"], made),
+        *markdown_table(["made with", "value"], made.items()),
         "",
         f"Licence: {card.licence}",
     ]
     return "\n".join([*lines, *(["", card.notes] if card.notes else [])]) + "\n"
 
 
-def _markdown_table(head: list[str], rows: dict) -> list[str]:
-    body = [f"| {key} | {value} |" for key, value in rows.items()]
-    return [f"| {' | '.join(head)} |", "|---|---|", *body]
+def front_matter(head: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a card's YAML, which the hub reads."""
+    text = yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True)
+    return ["---", text.strip(), "---"]
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *body]

@@ -6,9 +6,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import yaml
 
 from maple_utils.files import write_whole
+from maple_utils.instructions.cards import front_matter, markdown_table
 from maple_utils.training.meters import draw
 
 SETTINGS = """rank bits alpha_ratio dropout learning_rate epochs max_steps batch_size
@@ -47,9 +47,7 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
     settings |= {"adapter dtype": record["adapter_dtype"]}
     bits = pd.DataFrame.from_dict(record["heldout_bits_per_byte"], "index").round(3)
     lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
-        "---",
+        *front_matter(head),
         f"# {record['cell']}",
         "",
         f"A LoRA adapter of {given['base_model']}, trained at {given['bits']} bits on "
@@ -60,9 +58,9 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
         "",
         "![Training loss, and bits per byte of held-out responses](curves.png)",
         "",
-        *_table(["setting", "value"], settings.items()),
+        *markdown_table(["setting", "value"], settings.items()),
         "",
-        *_table(
+        *markdown_table(
             ["language", "rows", "bits per byte before", "after"],
             [(c, data["rows"][c], b.before, b.after) for c, b in bits.iterrows()],
         ),
@@ -86,12 +84,7 @@ def _scores(scores: pd.DataFrame | None) -> list[str]:
     )
     rows = [(*key, f"{v:.3f}", c, n) for key, v, c, n in means.itertuples(name=None)]
     head = [*keys, "mean over languages", "languages", "examples"]
-    return _table(head, rows)
-
-
-def _table(head: list[str], rows) -> list[str]:
-    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *body]
+    return markdown_table(head, rows)
 
 
 def _draw(log: list[dict[str, Any]], path: Path) -> None:
