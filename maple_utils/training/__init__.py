@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from pyarrow.compute import list_value_length
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import is_flash_attn_2_available
 
+from maple_utils import models
 from maple_utils.params import ParameterError
 from maple_utils.sizes import Setting, nearest_fit, preset, shape_of, training_bytes
 
@@ -30,13 +33,13 @@ def machine() -> Machine:
     """Look at the device of this kernel: the first GPU, or the processor."""
     if not torch.cuda.is_available():
         return Machine(0, psutil.virtual_memory().available)
-    modern = torch.cuda.get_device_capability()[0] >= 8
+    modern = models.compute_dtype() == torch.bfloat16
     return Machine(
         gpus=torch.cuda.device_count(),
         free=torch.cuda.mem_get_info()[0],
         bfloat16=modern,
         flash=modern and is_flash_attn_2_available(),
-        name=torch.cuda.get_device_name(),
+        name=models.device_name(),
         distributed=torch.distributed.is_torchelastic_launched(),
     )
 
@@ -168,12 +171,12 @@ def largest_micro_batch(trainer: Trainer) -> int:
     weights and random numbers stay as they are.
     """
     data = trainer.train_dataset
-    lengths = [len(ids) for ids in data["input_ids"]]
-    longest = sorted(range(len(data)), key=lengths.__getitem__, reverse=True)
+    lengths = list_value_length(data.with_format("arrow")[:]["input_ids"])
+    longest = np.argsort(-lengths.to_numpy(), kind="stable")
     rows = min(trainer.args.per_device_train_batch_size, len(data))
     while True:
         try:
-            _try_pass(trainer, [data[i] for i in longest[:rows]])
+            _try_pass(trainer, [data[int(i)] for i in longest[:rows]])
             return rows
         except RuntimeError as error:
             if rows == 1 or not should_reduce_batch_size(error):
