@@ -21,8 +21,9 @@ import numpy as np
 
 from maple_utils.synthesis.asking import Request, Session, ask_all
 from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
+from maple_utils.synthesis.similarity import near_duplicates
 from maple_utils.synthesis.teachers import Endpoint
+from maple_utils.words import rouge_l_f
 
 LATENCY = 0.2  # seconds
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from maple_utils.tasks import Example, Task
 from maple_utils.tasks.prompts import parse_answer, parse_choice
+from maple_utils.words import rouge_l_f
 
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
@@ -83,37 +84,9 @@ def _f1(given: list[str], gold: list[str]) -> float:
     return 2 * shared / (len(given) + len(gold))
 
 
-def rouge_tokens(text: str) -> list[str]:
-    """Split a text into words of any script, in unspaced scripts into characters.
-
-    Letters, digits and the marks that belong to them are kept, all else separates.
-    """
-    kept = (c if unicodedata.category(c)[0] in "LNM" else " " for c in text.lower())
-    return _split_unspaced("".join(kept)).split()
-
-
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """Return ROUGE-L F1 (Lin 2004) in [0, 1], the best over the references."""
-    given = rouge_tokens(prediction)
-    return max(_rouge_l(given, rouge_tokens(reference)) for reference in references)
-
-
-def _rouge_l(given: list[str], gold: list[str]) -> float:
-    if not given or not gold:
-        return 0.0
-    return 2 * common_subsequence(given, gold) / (len(given) + len(gold))
-
-
-def common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence."""
-    row = [0] * (len(two) + 1)
-    for left in one:
-        previous = 0
-        for place, right in enumerate(two, start=1):
-            above = row[place]
-            row[place] = previous + 1 if left == right else max(above, row[place - 1])
-            previous = above
-    return row[-1]
+    """Return ROUGE-L F1 in [0, 1], the best over the references."""
+    return max(rouge_l_f(prediction, reference) for reference in references)
 
 
 def bits_per_byte(nats: Sequence[float], n_bytes: Sequence[int]) -> tuple[float, float]:

@@ -21,7 +21,8 @@ from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teach
 from maple_utils.synthesis.asking import Budget, Request, Session, ask_all
 from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
+from maple_utils.synthesis.similarity import near_duplicates
+from maple_utils.words import rouge_l_f
 
 REQUESTS = [Request("en", f"question {number}") for number in range(24)]
 

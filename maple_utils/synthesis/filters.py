@@ -12,7 +12,8 @@ from functools import cache
 import pandas as pd
 import regex
 
-from maple_utils.synthesis.similarity import near_duplicates, rouge_l_f
+from maple_utils.synthesis.similarity import near_duplicates
+from maple_utils.words import rouge_l_f
 
 LINK = regex.compile(r"https?://|www\.\w", regex.IGNORECASE)
 

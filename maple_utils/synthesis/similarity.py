@@ -1,38 +1,17 @@
-"""ROUGE-L between instructions in any script, and near-duplicates by it, exactly."""
+"""Near-duplicates by ROUGE-L among instructions in any script, exactly."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import regex
 from rapidfuzz.distance import LCSseq
 from scipy.sparse import csr_matrix
 from tqdm.auto import tqdm
 
-# Scripts written without spaces between words: there one letter with its marks is a
-# token. Everywhere else a token is a run of letters, marks and digits.
-_LETTERS = "".join(
-    rf"\p{{{script}}}"
-    for script in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar")
-)
-_TOKEN = regex.compile(
-    rf"[{_LETTERS}]\p{{M}}*"
-    rf"|[\p{{L}}\p{{N}}--[{_LETTERS}]][\p{{L}}\p{{M}}\p{{N}}--[{_LETTERS}]]*",
-    regex.V1,
-)
+from maple_utils.words import words
+
 _BLOCK = 256  # candidates that are compared with the pool at a time
-
-
-def tokens(text: str) -> list[str]:
-    """Split a text in any script into lower-case tokens, without punctuation."""
-    return _TOKEN.findall(text.lower())
-
-
-def rouge_l_f(first: str, second: str) -> float:
-    """Return ROUGE-L F: 2 LCS / (tokens in first + tokens in second), 0 if empty."""
-    a, b = tokens(first), tokens(second)
-    return 2 * LCSseq.similarity(a, b) / (len(a) + len(b)) if a or b else 0.0
 
 
 def near_duplicates(
@@ -49,7 +28,7 @@ def near_duplicates(
     pairs that do are compared (prefix filtering; Chaudhuri et al., 2006).
     """
     texts = [*pool, *candidates]
-    split = [tokens(text) for text in texts]
+    split = [words(text) for text in texts]
     coded = _code(split)
     lengths = np.array([len(item) for item in split])
     rare = _rarest(split, threshold)
