@@ -114,6 +114,8 @@ PARAMETERS: dict[str, Parameter] = {
     "budget_tokens": Parameter(int, low=1, high=10**12, example="10000000"),
     "price_in": Parameter(float, low=0, high=10**4, example="0.15"),
     "price_out": Parameter(float, low=0, high=10**4, example="0.60"),
+    "translator_price_in": Parameter(float, low=0, high=10**4, example="0.15"),
+    "translator_price_out": Parameter(float, low=0, high=10**4, example="0.60"),
     "tokenizers": Parameter(list, example="llama-2-7b,mistral-7b"),
     "total": Parameter(int, low=0, high=10**9, example="100000"),
     "alpha": Parameter(float, low=0, high=1, example="0.5"),
@@ -127,8 +129,9 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 SYNTHESIZE = """recipe seed_tasks teacher translator languages limit seed rounds prompts
-    similarity concurrency budget_dollars budget_tokens price_in price_out tokenizers
-    max_length total alpha published hub_root output_dir""".split()
+    similarity concurrency budget_dollars budget_tokens price_in price_out
+    translator_price_in translator_price_out tokenizers max_length total alpha
+    published hub_root output_dir""".split()
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root
     output_dir alpha_ratio dropout learning_rate epochs max_steps batch_size max_length

@@ -20,6 +20,7 @@ from maple_utils.params import cell_name
 
 CELL = ["base_model", "instruction_data", "rank", "bits", "seed"]
 METRICS = ["accuracy", "accuracy_bytes", "f1", "exact_match", "rouge_l"]
+HEADLINE = ("accuracy", "f1", "rouge_l")  # of a choice, an answer, a summary
 SCORES_COLUMNS = [
     *CELL,
     *("task", "language", "scoring", "metric"),
@@ -162,12 +163,14 @@ def _shipped(name: str) -> pd.DataFrame:
     return pd.read_parquet(file)
 
 
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return mean scores over languages: a row per cell, a column per task and scoring.
+def headline(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each task's first metric, without what stands beside it."""
+    return scores[scores["metric"].isin(HEADLINE)]
 
-    Accuracy for choices, F1 for answers, ROUGE-L for summaries.
-    """
-    main = scores[scores["metric"].isin(["accuracy", "f1", "rouge_l"])]
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return headline scores, means over languages: cells x (task, scoring)."""
+    main = headline(scores)
     names = [cell_name(*row) for row in main[CELL].itertuples(index=False)]
     cells = pd.Series(names, main.index, "str", "mean over languages")
     return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(

@@ -7,10 +7,11 @@ adapters'. Activations that are recomputed in the backward pass add 2 N.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 
@@ -171,9 +172,18 @@ class Preset:
     optimizer: str
     recompute: bool
 
-    def rows(self, packing: bool) -> int:
-        """Return how many rows go through one forward pass."""
-        return self.packed if packing else self.micro_batch
+    def setting(self, run: Mapping[str, Any], width: int = 2) -> Setting:
+        """Return the setting of 02's parameters, with what they leave open chosen."""
+        rows = self.packed if run["packing"] else self.micro_batch
+        recompute = {"always": True, "never": False}
+        return Setting(
+            bits=run["bits"],
+            rank=run["rank"],
+            micro_batch=min(run["micro_batch"] or rows, run["batch_size"]),
+            max_length=run["max_length"] or self.max_length,
+            recompute=recompute.get(run["recompute"], self.recompute),
+            width=width,
+        )
 
 
 # Ours; so many rows are the most to begin with: `nearest_fit` makes them fewer.

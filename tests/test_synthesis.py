@@ -18,7 +18,13 @@ import pytest
 from maple_utils import miniature
 from maple_utils.params import ParameterError
 from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teachers
-from maple_utils.synthesis.asking import Budget, Request, Session, ask_all
+from maple_utils.synthesis.asking import (
+    Budget,
+    Request,
+    Session,
+    ask_all,
+    estimate,
+)
 from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.similarity import near_duplicates
@@ -188,6 +194,22 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path):
     large = session(tmp_path)
     assert len(ask_all(large, teacher, REQUESTS)) == len(REQUESTS)
     assert large.asked == len(REQUESTS) - len(some)
+
+
+def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
+    def paid(prompts):
+        return [teachers.Answer("a", "stop", 1000, 100) for _ in prompts]
+
+    prices = {"teacher": teachers.Price(1, 10), "translator": teachers.Price(0.5, 1)}
+    both = session(tmp_path)
+    for name, price in prices.items():
+        who = teachers.Plain(name, paid, price=price)
+        estimated = estimate(both, who, REQUESTS, answer_tokens=100)
+        tokens = estimated["prompt_tokens"].sum(), 100 * len(REQUESTS)
+        assert estimated["dollars"].sum() == pytest.approx(price.of(*tokens), abs=1e-3)
+        ask_all(both, who, REQUESTS)
+    each = len(REQUESTS) / 1e6
+    assert both.dollars == pytest.approx(each * (1000 + 1000) + each * (500 + 100))
 
 
 def test_a_budget_of_nothing_is_refused():

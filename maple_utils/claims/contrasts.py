@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maple_utils.results import HEADLINE
+
 RUN = ["base_model", "instruction_data", "rank", "bits", "seed"]
 WHERE = ["task", "language"]
-METRICS = ("accuracy", "f1", "rouge_l")
 _MEASURE = ["scoring", "metric", "value", "stderr", "n"]
 
 
@@ -62,7 +63,7 @@ def primary(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
     without a value are dropped; instruction_data is "" for a base model.
     """
     table = scores.reindex(columns=RUN + WHERE + _MEASURE)
-    table = table[table["metric"].isin(METRICS) & table["value"].notna()]
+    table = table[table["metric"].isin(HEADLINE) & table["value"].notna()]
     table = table.astype({"rank": "Float64"}).astype({"rank": float, "value": float})
     table["instruction_data"] = table["instruction_data"].fillna("")
     table = table.astype(dict.fromkeys(["base_model", "instruction_data", *WHERE], str))
@@ -141,7 +142,7 @@ def examples(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Return one row per example behind `table`'s rows: its keys and its value."""
     rows = predictions.astype({"rank": "Float64"}).astype({"rank": float})
     rows["instruction_data"] = rows["instruction_data"].fillna("").astype(str)
-    metrics = [metric for metric in METRICS if metric in rows]
+    metrics = [metric for metric in HEADLINE if metric in rows]
     keys = [*RUN, *WHERE, "scoring", "example"]
     rows = rows.melt(keys, metrics, var_name="metric").dropna(subset="value")
     return rows.merge(table[[*RUN, *WHERE, "scoring", "metric"]])

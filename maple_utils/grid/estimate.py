@@ -169,21 +169,13 @@ def evaluate_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> fl
 
 def _start(shape: Shape, device: Device) -> float:
     """Return the seconds of a notebook before its work: loading at 1 GB/s from disk."""
-    return device.start + 2 * (shape.linear + 2 * shape.head) / 1e9
+    return device.start + stored(shape, 16) / 1e9
 
 
 def setting_of(cell: Cell, settings: dict[str, Any], device: Device) -> Setting:
     """Return how notebook 02 would train on the device: with what fits, if anything."""
-    of, usual = defaults("02_train") | settings, preset(device.gpu_memory)
-    recompute = {"always": True, "never": False}.get(of["recompute"], usual.recompute)
-    asked = Setting(
-        bits=cell["bits"],
-        rank=cell["rank"],
-        micro_batch=of["micro_batch"]
-        or min(usual.rows(of["packing"]), of["batch_size"]),
-        max_length=of["max_length"] or usual.max_length,
-        recompute=recompute,
-    )
+    of = defaults("02_train") | settings | cell
+    asked = preset(device.gpu_memory).setting(of)
     if of["micro_batch"]:
         return asked
     shape, held = shape_of(cell["base_model"]), device.memory
@@ -249,7 +241,6 @@ def request(
     beside what Python and its libraries take, which was measured as 1.2 GB.
     """
     seconds = {"train": train_seconds, "evaluate": evaluate_seconds}[stage]
-    shape = shape_of(cell["base_model"])
-    stored = 2 * (shape.linear + 2 * shape.head)
+    weights = stored(shape_of(cell["base_model"]), 16)
     minutes = 2 * seconds(cell, settings, DEVICES[device]) / 60
-    return {"mem_mb": int(2000 + stored / 1e6), "runtime": max(10, round(minutes))}
+    return {"mem_mb": int(2000 + weights / 1e6), "runtime": max(10, round(minutes))}

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from maple_utils.languages import ParameterError
 from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.teachers import Answer, Retry, Teacher
+from maple_utils.synthesis.teachers import Answer, Price, Retry, Teacher
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend, and the teacher's prices in dollars per million tokens."""
+    """What a run may spend, on teacher and translator together."""
 
     dollars: float = math.inf
     tokens: float = math.inf
-    price_in: float = 0.0
-    price_out: float = 0.0
 
     def __post_init__(self):
         for name, value in (("dollars", self.dollars), ("tokens", self.tokens)):
@@ -45,17 +43,6 @@ class Budget:
                     f"budget_{name}: got {value}; allowed: more than 0; e.g. "
                     f"-p budget_{name} {5.0 if name == 'dollars' else 1000000}"
                 )
-        for name, value in (("in", self.price_in), ("out", self.price_out)):
-            if not value >= 0:
-                raise ParameterError(
-                    f"price_{name}: got {value}; allowed: 0 or more dollars per "
-                    f"million tokens"
-                )
-
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Return dollars."""
-        paid = prompt_tokens * self.price_in + completion_tokens * self.price_out
-        return paid / 1e6
 
 
 @dataclass
@@ -75,6 +62,7 @@ class Session:
     asked: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    dollars: float = 0.0
     retries: Counter = field(default_factory=Counter)
     unanswered: int = 0
     stopped: bool = False
@@ -87,22 +75,22 @@ class Session:
             )
 
     @property
-    def dollars(self) -> float:
-        """What this session has spent."""
-        return self.budget.cost(self.prompt_tokens, self.completion_tokens)
-
-    @property
     def complete(self) -> bool:
         """Whether every prompt so far has its answer."""
         return not self.stopped and not self.unanswered
 
-    def fits(self, prompt_tokens: float, completion_tokens: float) -> bool:
+    def fits(self, price: Price, prompt_tokens: int, completion_tokens: int) -> bool:
         """Say whether so many tokens more stay within the budget."""
-        prompt_tokens += self.prompt_tokens
-        completion_tokens += self.completion_tokens
-        cost = self.budget.cost(prompt_tokens, completion_tokens)
-        total = prompt_tokens + completion_tokens
+        total = self.prompt_tokens + prompt_tokens
+        total += self.completion_tokens + completion_tokens
+        cost = self.dollars + price.of(prompt_tokens, completion_tokens)
         return cost <= self.budget.dollars and total <= self.budget.tokens
+
+    def book(self, price: Price, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count tokens as spent."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.dollars += price.of(prompt_tokens, completion_tokens)
 
 
 def ask_all(
@@ -167,7 +155,8 @@ def _submit(session, teacher, batches, waiting, pool, stop) -> None:
     """Keep `concurrency` batches under way, as long as the budget holds at worst."""
     while batches and len(waiting) < session.concurrency:
         at_worst = [_worst(teacher, batch) for batch in [*waiting.values(), batches[0]]]
-        if not session.fits(*(sum(tokens) for tokens in zip(*at_worst, strict=True))):
+        tokens = (sum(of) for of in zip(*at_worst, strict=True))
+        if not session.fits(teacher.price, *tokens):
             return
         batch = batches.popleft()
         waiting[pool.submit(_patiently, session, teacher, batch, stop)] = batch
@@ -209,9 +198,7 @@ def _collect(session, teacher, batch: list[str], future: Future):
     """Book an outcome and store its answers; return the (prompt, answer) pairs."""
     outcome = future.result()
     session.retries += outcome.retries
-    prompt_tokens, completion_tokens = _worst(teacher, batch)
-    session.prompt_tokens += outcome.billed * prompt_tokens
-    session.completion_tokens += outcome.billed * completion_tokens
+    session.book(teacher.price, *(outcome.billed * n for n in _worst(teacher, batch)))
     if not outcome.answers:
         session.unanswered += len(batch)
         return []
@@ -219,8 +206,7 @@ def _collect(session, teacher, batch: list[str], future: Future):
     for prompt, answer in pairs:
         session.cache.put(teacher, prompt, answer, outcome.seconds / len(batch))
         session.asked += 1
-        session.prompt_tokens += answer.prompt_tokens
-        session.completion_tokens += answer.completion_tokens
+        session.book(teacher.price, answer.prompt_tokens, answer.completion_tokens)
     return pairs
 
 
@@ -265,7 +251,7 @@ def estimate(
         columns=["language", "calls", "cached", "prompt_tokens"],
     )
     table["completion_tokens"] = table["calls"] * tokens
-    table["dollars"] = session.budget.cost(
+    table["dollars"] = teacher.price.of(
         table["prompt_tokens"], table["completion_tokens"]
     )
     table["minutes"] = table["calls"] * seconds / session.concurrency / 60

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis.teachers import Answer, Plain, Teacher, hash_of
+from maple_utils.synthesis.teachers import FREE, Answer, Plain, Teacher, hash_of
 
 
 class Local:
@@ -21,6 +21,8 @@ class Local:
 
     Greedy at temperature 0. Otherwise sampled from a seed that depends on the batch.
     """
+
+    price = FREE
 
     def __init__(
         self,

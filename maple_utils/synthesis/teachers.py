@@ -25,6 +25,21 @@ class Answer:
     completion_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Price:
+    """Dollars per million tokens of prompts and of answers."""
+
+    prompt: float = 0.0
+    answer: float = 0.0
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return dollars."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.answer) / 1e6
+
+
+FREE = Price()  # one's own machine
+
+
 class Teacher(Protocol):
     """Answers prompts, `batch_size` at a time; may be called from several threads.
 
@@ -36,6 +51,7 @@ class Teacher(Protocol):
     name: str
     decoding: dict[str, Any]
     batch_size: int
+    price: Price
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]: ...
 
@@ -70,6 +86,7 @@ class Plain:
     function: Callable[[list[str]], list[str | Answer]]
     decoding: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    price: Price = FREE
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Return what the function says; a mere text counts as finished."""
@@ -105,6 +122,7 @@ class Endpoint:
         top_p: float = 1.0,
         max_tokens: int = 1024,
         timeout: float = 120.0,
+        price: Price = FREE,
     ):
         from openai import OpenAI  # an optional extra: `pip install openai`
 
@@ -114,7 +132,7 @@ class Endpoint:
                 f"(and OPENAI_BASE_URL for another server than OpenAI's); set it, or "
                 f"use -p teacher miniature"
             )
-        self.name = model
+        self.name, self.price = model, price
         self.decoding = {
             "temperature": temperature,
             "top_p": top_p,
@@ -210,6 +228,11 @@ class PromptedTranslation:
     def batch_size(self) -> int:
         """The teacher's batch size."""
         return self.teacher.batch_size
+
+    @property
+    def price(self) -> Price:
+        """The teacher's price."""
+        return self.teacher.price
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Ask for a translation of each text and nothing else."""

@@ -70,14 +70,7 @@ def plan(run: SimpleNamespace, found: Machine) -> Plan:
     usual = preset(found.free if found.gpus else 0)
     gpu_dtype = "bfloat16" if found.bfloat16 else "float16"
     dtype = _or_else(run.dtype, gpu_dtype if found.gpus else "float32")
-    asked = Setting(
-        bits=run.bits,
-        rank=run.rank,
-        micro_batch=min(run.micro_batch or usual.rows(run.packing), run.batch_size),
-        max_length=run.max_length or usual.max_length,
-        recompute={"always": True, "never": False}.get(run.recompute, usual.recompute),
-        width=4 if dtype == "float32" else 2,
-    )
+    asked = usual.setting(vars(run), width=4 if dtype == "float32" else 2)
     fits = _fitting(run, asked, found)
     return Plan(
         preset=usual.name,

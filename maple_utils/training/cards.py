@@ -23,7 +23,7 @@ def write(
     Args:
         adapter: the folder, as PEFT saved it.
         record: what notebook 02 writes as train.json.
-        scores: the tidy scores of this adapter, once notebook 03 has run.
+        scores: the headline scores of this adapter, once notebook 03 has run.
     """
     text = card_text(record, scores)
     picture = partial(_draw, record["train"]["curve"])
@@ -77,9 +77,8 @@ def _is_toy(given: dict[str, Any]) -> bool:
 def _scores(scores: pd.DataFrame | None) -> list[str]:
     if scores is None:
         return ["Scores: not evaluated yet (notebook 03)."]
-    main = scores[scores["metric"].isin(["accuracy", "f1", "rouge_l"])]
     keys = ["task", "scoring", "metric"]
-    means = main.groupby(keys, sort=False).agg(
+    means = scores.groupby(keys, sort=False).agg(
         value=("value", "mean"), languages=("language", "nunique"), n=("n", "sum")
     )
     rows = [(*key, f"{v:.3f}", c, n) for key, v, c, n in means.itertuples(name=None)]
