@@ -73,13 +73,15 @@ def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Mod
     return get_peft_model(base, lora)
 
 
-def sides(plan: training.Plan, rows: int) -> dict[str, dict[str, Any]]:
+def sides(plan: training.Plan, rows: int, packing: bool) -> dict[str, dict[str, Any]]:
     """Return the settings of either side."""
     on_cpu = not torch.cuda.is_available()
     kit = {
         "per_device_train_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": rows // plan.micro_batch,
-        "packing": True,
+        "padding_free": True,
+        "packing": packing,
+        "max_length": plan.max_length if packing else None,
         "optim": plan.optimizer,
         "bf16": plan.dtype == torch.bfloat16,
         "fp16": plan.dtype == torch.float16,
@@ -97,7 +99,6 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
                 folder,
                 num_train_epochs=1,
                 max_steps=given.steps,
-                max_length=plan.max_length,
                 save_strategy="no",
                 disable_tqdm=True,
                 **settings,
@@ -119,15 +120,17 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
     usual = dict.fromkeys(("dtype", "attention", "optimizer", "recompute"), "auto")
     usual |= {"batch_size": BATCH, "micro_batch": 0, "max_length": 1024}
-    usual |= {"packing": True, "report_to": "none", "base_model": given.base_model}
+    usual |= {"packing": given.packing, "base_model": given.base_model}
+    usual |= {"report_to": "none"}
     for bits, rank in product(given.bits, given.rank):
         run = SimpleNamespace(**usual, bits=bits, rank=rank)
         plan = training.plan(run, training.machine())
         data = rows_of(given, tokenizer, plan.max_length)
-        step = training.rows_per_step(run, plan, plan.max_length / 2)[0]
-        found = {name: [] for name in sides(plan, step)}
+        step, _ = training.rows_per_step(run, plan, plan.max_length / 2)
+        both = sides(plan, step, given.packing)
+        found = {name: [] for name in both}
         for _ in range(given.repeats):
-            for name, settings in sides(plan, step).items():
+            for name, settings in both.items():
                 model = load(given.source, bits, rank, plan)
                 arguments = (tokenizer, plan, settings, given, rank)
                 found[name].append(measure(model, data, *arguments))
@@ -147,6 +150,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[4])
     parser.add_argument("--rank", type=int, nargs="+", default=[8])
     parser.add_argument("--steps", type=int, default=-1, help="-1: one epoch")
+    parser.add_argument("--packing", action="store_true", help="rows filled up")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shape", choices=["miniature", "7b"], default="miniature")
     given = parser.parse_args()

@@ -77,7 +77,7 @@ PARAMETERS: dict[str, Parameter] = {
     "batch_size": Parameter(int, low=1, high=4096, example="32"),
     "micro_batch": Parameter(int, low=0, high=4096, example="32"),
     "max_length": Parameter(int, low=0, high=131072, example="1024"),
-    "packing": Parameter(bool, example="True"),
+    "packing": Parameter(bool, example="False"),
     "dtype": Parameter(str, choices=("auto", "float32", "float16", "bfloat16")),
     "attention": Parameter(
         str, choices=("auto", "sdpa", "eager", "flash_attention_2", "flex_attention")

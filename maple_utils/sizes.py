@@ -166,8 +166,8 @@ class Preset:
 
     name: str
     up_to: float  # bytes of memory
-    micro_batch: int  # rows with padding
-    packed: int  # packed rows, few: without FlashAttention all see a mask over all
+    micro_batch: int  # rows, few: without FlashAttention the mask is over them all
+    packed: int  # rows filled to max_length
     max_length: int
     optimizer: str
     recompute: bool
@@ -187,12 +187,12 @@ class Preset:
 
 
 # Ours; so many rows are the most to begin with: `nearest_fit` makes them fewer.
-CPU = Preset("CPU", 0, 16, 1, 512, "adamw_torch", recompute=False)
+CPU = Preset("CPU", 0, 4, 1, 512, "adamw_torch", recompute=False)
 GPUS = (
     Preset("GPU of 16 GB", 20e9, 4, 2, 512, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 24 GB", 30e9, 8, 4, 1024, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 40 GB", 50e9, 16, 4, 1024, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 80 GB or more", math.inf, 32, 8, 1024, "paged_adamw_8bit", True),
+    Preset("GPU of 24 GB", 30e9, 4, 4, 1024, "paged_adamw_8bit", recompute=True),
+    Preset("GPU of 40 GB", 50e9, 8, 4, 1024, "paged_adamw_8bit", recompute=True),
+    Preset("GPU of 80 GB or more", math.inf, 16, 8, 1024, "paged_adamw_8bit", True),
 )
 
 

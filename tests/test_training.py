@@ -179,6 +179,18 @@ def test_packed_examples_do_not_see_each_other(name, tmp_path):
     assert torch.allclose(together, torch.cat(parts), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["miniature-llama", "miniature-mistral"])
+def test_rows_end_to_end_do_not_see_each_other(name, tmp_path):
+    alone = trainer_of(tmp_path, name)
+    free = trainer_of(tmp_path, name, padding_free=True, max_length=None)
+    rows = list(free.train_dataset)
+    batch = free.data_collator(rows)
+    assert len(batch["input_ids"]) == 1
+    assert batch["input_ids"].numel() == sum(len(row["input_ids"]) for row in rows)
+    parts = [log_probs(alone, [row]) for row in rows]
+    assert torch.allclose(log_probs(free, rows), torch.cat(parts), atol=1e-4)
+
+
 def test_the_end_is_learned_and_padding_is_not(tmp_path):
     trainer = trainer_of(tmp_path)
     tokenizer = trainer.processing_class

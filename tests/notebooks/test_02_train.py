@@ -37,7 +37,7 @@ def frozen():
 probe = {"frozen": [frozen()], "rows": [], "dtypes": set()}
 for row in trainer.train_dataset:
     pairs = iter(zip(row["input_ids"], row["labels"]))
-    for length in row["seq_lengths"]:
+    for length in row.get("seq_lengths", [len(row["input_ids"])]):
         ids, labels = zip(*islice(pairs, length))
         learned = [i for i, l in zip(ids, labels) if l != -100]
         probe["rows"].append((tokenizer.decode(ids), tokenizer.decode(learned)))
@@ -281,7 +281,7 @@ def test_real_rows_train(shared_hub, tmp_path):
 def test_two_processes_train_what_one_trains(tmp_path):
     """As the README has it: as a script, here under torchrun on two CPU processes."""
     small = {"limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
-    small |= {"bits": 16, "dropout": 0.0, "packing": False}
+    small |= {"bits": 16, "dropout": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
     run("02_train", tmp_path, small | {"output_dir": str(one)})
     source = str(ROOT / "notebooks" / "02_train.ipynb")
