@@ -109,9 +109,14 @@ rule synthesize:
         lambda w: recipe(w.data),
     output:
         "runs/instructions/{data}/README.md",
+    params:
+        code=changes.code_of(Path("notebooks/01_synthesize.ipynb")),
+        to=lambda w: f"runs/instructions/{w.data}",
     shell:
-        "papermill notebooks/01_synthesize.ipynb"
-        " runs/instructions/{wildcards.data}.ipynb -f {input} -p output_dir runs/instructions/{wildcards.data} --no-progress-bar"
+        "rm -f {params.to}.failed.ipynb;"
+        " papermill notebooks/01_synthesize.ipynb {params.to}.ipynb"
+        " -f {input} -p output_dir {params.to} --no-progress-bar"
+        " || (mv {params.to}.ipynb {params.to}.failed.ipynb; false)"
 
 
 rule train:
@@ -157,7 +162,8 @@ if TOGETHER:
                 "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
                 " papermill notebooks/03_evaluate.ipynb"
                 " runs/{params.first}/03_evaluate.ipynb -f params/{GRID}.yaml"
-                " -f {input.cell} -y 'adapters: [{params.others}]' {LIMIT} --no-progress-bar || (cd runs/{params.first};"
+                " -f {input.cell} -y 'adapters: [{params.others}]' {LIMIT}"
+                " --no-progress-bar || (cd runs/{params.first};"
                 " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 
 else:
@@ -177,7 +183,8 @@ else:
         shell:
             "rm -f runs/{wildcards.cell}/03_evaluate.failed.ipynb;"
             " papermill notebooks/03_evaluate.ipynb"
-            " runs/{wildcards.cell}/03_evaluate.ipynb -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
+            " runs/{wildcards.cell}/03_evaluate.ipynb"
+            " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
             " || (cd runs/{wildcards.cell};"
             " mv 03_evaluate.ipynb 03_evaluate.failed.ipynb; false)"
 

@@ -75,7 +75,7 @@ def _heading(code: str) -> str:
 def save(main: pd.DataFrame, folder: Path) -> list[Path]:
     """Write folder/TASK.csv, .tex and .html for each task; return the HTML files.
 
-    The LaTeX needs the packages booktabs, graphicx and rotating.
+    The LaTeX needs the packages adjustbox, booktabs and rotating.
     """
     note = " (miniature)" if is_miniature(main) else ""
     files = []
@@ -97,15 +97,22 @@ def save(main: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _latex(wide: pd.DataFrame, caption: str, task: str) -> str:
-    return (
+    text = (
         styled(wide, r"{{\tiny$\pm${:.1f}}}")
         .map_index(lambda _: "rotatebox:{90}--rwrap--latex;", axis="columns")
         .format_index(escape="latex", axis="index")
         .to_latex(
             environment="sidewaystable",
+            position_float="centering",
             caption=caption.replace("%", r"\%"),
             label=f"tab:{task}",
             hrules=True,
             convert_css=True,
         )
     )
+    boxed = text.replace(r"\begin{tabular}", _FITTED + "\n" + r"\begin{tabular}")
+    return boxed.replace(r"\end{tabular}", r"\end{tabular}" + "\n" + r"\end{adjustbox}")
+
+
+# A whole grid on one page, turned: as small as it needs to be.
+_FITTED = r"\begin{adjustbox}{max width=\linewidth, max totalheight=.65\paperwidth}"

@@ -4,6 +4,7 @@ The images to compare with are in tests/figures; `python -m tests.test_figures` 
 them anew.
 """
 
+import shutil
 import subprocess
 import sys
 from itertools import combinations
@@ -259,6 +260,26 @@ def test_tables_hold_the_scores_with_the_best_in_bold(table, tmp_path):
     wide = pd.read_csv(tmp_path / "xquad.csv", index_col="run")
     assert wide["el value"].max() == pytest.approx(best, abs=1e-3)
     assert wide.index[0] == "Llama-2-7B, 4 bits"
+
+
+LATEX = r"""\documentclass{article}
+\usepackage{adjustbox, booktabs, rotating}
+\begin{document}\input{xcopa}\end{document}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_a_table_of_the_whole_grid_fits_on_a_page_of_latex(tmp_path):
+    grid = simulated_claims.runs()
+    main = primary(simulated_claims.table(np.random.default_rng(0), grid))
+    tables.save(main, tmp_path)
+    (tmp_path / "main.tex").write_text(LATEX)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout
+    assert "(1 page" in made.stdout
+    assert "too large" not in made.stdout
+    assert "Overfull" not in made.stdout
 
 
 if __name__ == "__main__":
