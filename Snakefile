@@ -11,6 +11,9 @@ profiles/default is read by itself: one GPU job at a time (`--resources gpu=4` o
 machine with four), a failed cell does not stop the others, nothing is tried twice.
 profiles/slurm asks for one GPU per job, and memory and time from the estimate.
 
+Instruction data that have a file of 01's parameters, params/instructions/NAME.yaml, are
+made first and once; others are published, or come with the miniature.
+
 A cell is run again when its own parameters, its data, or code that it uses changed,
 and no other: see maple_utils/grid/changes.py. Where a cell failed, its executed
 notebook is kept as runs/CELL/02_train.failed.ipynb.

@@ -137,6 +137,23 @@ def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows, columns=columns), problems
 
 
+def settings(runs_dir: Path) -> dict[str, str]:
+    """Return all values that each of 02's parameters had in the runs below `runs_dir`.
+
+    Where the device chose, what it chose. A damaged file is named by `training`.
+    """
+    found: dict[str, set[str]] = {}
+    for file in Path(runs_dir).glob("*/train.json"):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            given = record["parameters"] | record["plan"]
+        except (OSError, ValueError, KeyError):
+            continue
+        for name, value in given.items():
+            found.setdefault(name, set()).add(str(value))
+    return {name: ", ".join(sorted(of, key=_natural)) for name, of in found.items()}
+
+
 def predictions(runs_dir: Path) -> pd.DataFrame:
     """Return how every example below `runs_dir` was judged, without the answers."""
     texts = {"prediction", "references", "format_failure", "shots"}

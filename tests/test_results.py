@@ -109,7 +109,8 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     about = {"base_model": "b", "instruction_data": "d", "rank": 8, "bits": 4}
     record = {
         "cell": "b_d_r8_4bit",
-        "parameters": {**about, "seed": 0, "epochs": 1},
+        "parameters": {**about, "seed": 0, "epochs": 1, "max_length": 0},
+        "plan": {"max_length": "512"},
         "train": {"seconds": 12.5},
         "data": {"tokens_per_word": {"en": 1.4, "sw": 2.2}},
         "heldout_bits_per_byte": {
@@ -126,3 +127,5 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     assert list(table["tokens_per_word"]) == [1.4, 2.2]
     assert set(table["seconds"]) == {12.5}
     assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]
+    settings = results.settings(tmp_path)
+    assert (settings["rank"], settings["max_length"]) == ("8", "512")

@@ -23,27 +23,31 @@ pytest.importorskip(
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
     "base_model": ["miniature-llama"],
-    "instruction_data": ["bactrian-x-mini"],
+    "instruction_data": ["mine"],
     "rank": [2, 4],
     "bits": [16],
     "seed": [0],
     **{"limit": 4, "heldout": 1, "max_steps": 2, "languages": ["en", "sw"]},
     **{"tasks": ["xcopa"], "shots": 0},
 }
+RECIPE = {"recipe": "bactrian-x", "languages": ["en", "sw"], "limit": 12}
 BASE = "miniature-llama_16bit"
-TWO, FOUR = (f"miniature-llama_bactrian-x-mini_r{rank}_16bit" for rank in (2, 4))
+TWO, FOUR = (f"miniature-llama_mine_r{rank}_16bit" for rank in (2, 4))
 DONE = [f"runs/{cell}/evaluate.json" for cell in (BASE, TWO, FOUR)]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Return a workspace with a grid of one base model and two adapters."""
+    """Return a workspace with a grid of one base model and two adapters on own data."""
     folder = tmp_path_factory.mktemp("workspace")
     for name in ("notebooks", "params", "profiles", "maple_utils"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     write_grid(folder, {})
     grid.write(folder / "params")
+    (folder / "params" / "instructions").mkdir()
+    recipe = folder / "params" / "instructions" / "mine.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
     return folder
 
 
@@ -101,8 +105,9 @@ def kill_all(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def test_a_plan_trains_each_adapter_and_evaluates_everyone(place):
+def test_a_plan_makes_data_once_trains_each_adapter_and_evaluates_everyone(place):
     assert planned(place) == {
+        "instructions/mine.ipynb",
         f"{BASE}/03_evaluate.ipynb",
         *(
             f"{cell}/0{step}.ipynb"
@@ -126,6 +131,8 @@ def test_killed_then_broken_then_whole(place):
     )
     notebooks = [place / "runs" / cell / "02_train.ipynb" for cell in (TWO, FOUR)]
     wait_for(lambda: all(map(has_begun, notebooks)))
+    made = place / "runs" / "instructions" / "mine" / "README.md"
+    assert "recipe | bactrian-x" in made.read_text()
     kill_all(process)
     assert not [file for file in train if (place / file).exists()]
 

@@ -41,6 +41,7 @@ def write_record(runs: Path) -> None:
     record = {
         "cell": "tuned",
         "parameters": {**TUNED},
+        "plan": {"max_length": "640"},
         "train": {"seconds": 90},
         "data": {"tokens_per_word": {"en": 1.4}},
         "heldout_bits_per_byte": {"en": {"before": 1.5, "after": 1.75}},
@@ -116,6 +117,8 @@ def test_the_report_stands_alone(both):
     assert 'href="../runs/base/"' in page
     assert "runs of the miniature, not of the paper" in page
     assert "that it varies: stated; the values: ours" in page
+    assert "640" in page
+    assert "inferred" in page
     assert "Colab" not in page
 
 
