@@ -21,11 +21,17 @@ from transformers import (
 from maple_utils import models
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import multialpaca, seeds
-from maple_utils.synthesis.asking import Budget, Session
+from maple_utils.synthesis.asking import Budget, Request, Session, ask_all
 from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.local import Local, Nllb
-from maple_utils.synthesis.teachers import Endpoint, Plain, plain_translator
+from maple_utils.synthesis.teachers import (
+    Endpoint,
+    Plain,
+    Price,
+    plain_translator,
+    prompted_translator,
+)
 
 SOURCE = models.source("miniature-llama")
 PROMPTS = ["### Instruction:\nName a country.\n\n### Response:\n", "Kenya: "]
@@ -176,3 +182,26 @@ def test_multialpaca_asks_in_rounds_and_keeps_nothing_twice(tmp_path):
     pool = made.rows.loc[:3].query("reason == ''")["instruction"]
     assert all(any(text in prompt for text in pool) for prompt in seen[2:6])
     assert all(re.search(r"3\. Instruction", prompt) for prompt in seen)
+
+
+def test_a_chat_model_translates_by_prompt_and_each_pair_is_kept_apart(tmp_path):
+    asked = []
+
+    def chat(prompts: list[str]) -> list[str]:
+        asked.extend(prompts)
+        return [f"<{prompt.splitlines()[-1]}>" for prompt in prompts]
+
+    teacher = Plain("chat", chat, {"max_tokens": 9}, price=Price(1, 2))
+    translator = prompted_translator(teacher)
+    kept = Session(Cache(tmp_path / "answers.sqlite"), progress=False)
+    requests = [Request("sw", "Good morning."), Request("sw", "Good night.")]
+    for _ in range(2):  # the second time from the cache
+        for target in ("sw", "fr"):
+            into = translator("en", target)
+            assert (into.name, into.price) == ("chat", teacher.price)
+            answers = ask_all(kept, into, requests)
+            assert answers["Good night."].text == "<Good night.>"
+    assert len(asked) == 4
+    assert "from English into Swahili" in asked[0]
+    assert "from English into French" in asked[2]
+    assert asked[0].endswith("\n\nGood morning.")
