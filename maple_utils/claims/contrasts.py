@@ -6,6 +6,7 @@ Changes, slopes and gaps are in points (of 100).
 """
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -151,11 +152,11 @@ def examples(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
 def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
     """Return the mean, with an interval for what is drawn at random together.
 
-    With two crossed clusterings (say languages and tasks) the variance is that between
-    the one, plus between the other, less within both, which is counted twice (Cameron,
-    Gelbach and Miller, 2011), and never below either; Student's t has one degree of
-    freedom less than the smaller number of clusters. A clustering of one cluster says
-    nothing and is left out.
+    With crossed clusterings (say languages and tasks) the variance is that between the
+    one, plus between the other, less within both, which is counted twice, and so on
+    (Cameron, Gelbach and Miller, 2011), and never below any; Student's t has one degree
+    of freedom less than the smallest number of clusters. A clustering of one cluster
+    says nothing and is left out.
 
     Raises:
         NotTestable: if no clustering has two clusters.
@@ -167,15 +168,16 @@ def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
     y = np.asarray(values, dtype=float)
     share = (y - y.mean()) / len(y)
 
-    def between(code: np.ndarray) -> float:
-        sums = np.bincount(code, share)
+    def between(*together: np.ndarray) -> float:
+        sums = pd.Series(share).groupby([*together]).sum().to_numpy()
         return len(sums) / (len(sums) - 1) * float(sums @ sums)
 
-    parts = [between(code) for code in codes]
-    variance = max(parts)
-    if len(codes) == 2:
-        both = pd.factorize(codes[0] * len(y) + codes[1])[0]
-        variance = max(*parts, sum(parts) - between(both))
+    crossed = sum(
+        (-1) ** (size - 1) * between(*some)
+        for size in range(1, len(codes) + 1)
+        for some in combinations(codes, size)
+    )
+    variance = max(crossed, *(between(code) for code in codes))
     return student(y.mean(), variance, min(code.max() for code in codes))
 
 

@@ -120,7 +120,11 @@ def closes_gap(evidence: Evidence) -> Finding:
     p = stats.norm.sf(table["change"] / table["change_stderr"])
     return _sometimes(
         _mean(
-            table["change"], table["change_stderr"], table["language"], table["cell"]
+            table["change"],
+            table["change_stderr"],
+            table["language"],
+            table["task"],
+            table["cell"],
         ),
         holm(np.where(closed, p, 1.0)),
         f"mean gap {table['gap_before'].mean():.1f} points before, "
@@ -128,12 +132,10 @@ def closes_gap(evidence: Evidence) -> Finding:
     )
 
 
-def _mean(
-    points: pd.Series, errors: pd.Series, rows: pd.Series, columns: pd.Series
-) -> Estimate:
+def _mean(points: pd.Series, errors: pd.Series, *clusters: pd.Series) -> Estimate:
     """Return the clustered mean, or where all is one cluster, that over examples."""
-    if rows.nunique() > 1 or columns.nunique() > 1:
-        return clustered_mean(points, rows, columns)
+    if any(cluster.nunique() > 1 for cluster in clusters):
+        return clustered_mean(points, *clusters)
     n = len(points)
     return student(float(points.mean()), float((errors**2).sum()) / n**2, np.inf)
 
