@@ -15,7 +15,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from itertools import product
-from statistics import median
+from statistics import mean, median
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,8 +38,10 @@ from maple_utils.training import meters
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
 
 
-def rows_of(given: argparse.Namespace, tokenizer, longest: int) -> Dataset:
-    """Return prompts and completions of at most `longest` tokens."""
+def rows_of(
+    given: argparse.Namespace, tokenizer, longest: int
+) -> tuple[Dataset, float]:
+    """Return prompts and completions of at most `longest` tokens, and their mean."""
     root = given.hub_root or miniature.hub()
     data = instructions.load(given.data, hub_root=root)
     data = instructions.cap(data, given.rows)
@@ -48,8 +50,8 @@ def rows_of(given: argparse.Namespace, tokenizer, longest: int) -> Dataset:
     rows = [{"prompt": prompt, "completion": said} for prompt, said in pairs]
     texts = (row["prompt"] + row["completion"] for row in rows)
     lengths = [len(tokenizer(text)["input_ids"]) + 1 for text in texts]
-    kept = [row for row, n in zip(rows, lengths, strict=True) if n <= longest]
-    return Dataset.from_list(kept)
+    kept = [(row, n) for row, n in zip(rows, lengths, strict=True) if n <= longest]
+    return Dataset.from_list([row for row, _ in kept]), mean(n for _, n in kept)
 
 
 def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Module:
@@ -73,12 +75,12 @@ def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Mod
     return get_peft_model(base, lora)
 
 
-def sides(plan: training.Plan, rows: int, packing: bool) -> dict[str, dict[str, Any]]:
-    """Return the settings of either side."""
+def sides(plan: training.Plan, rows: int, at_once: int, packing: bool) -> dict:
+    """Return the settings of either side; `rows` a step, `at_once` of them a pass."""
     on_cpu = not torch.cuda.is_available()
     kit = {
-        "per_device_train_batch_size": plan.micro_batch,
-        "gradient_accumulation_steps": rows // plan.micro_batch,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": rows // at_once,
         "padding_free": True,
         "packing": packing,
         "max_length": plan.max_length if packing else None,
@@ -125,9 +127,9 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for bits, rank in product(given.bits, given.rank):
         run = SimpleNamespace(**usual, bits=bits, rank=rank)
         plan = training.plan(run, training.machine())
-        data = rows_of(given, tokenizer, plan.max_length)
-        step, _ = training.rows_per_step(run, plan, plan.max_length / 2)
-        both = sides(plan, step, given.packing)
+        data, mean_length = rows_of(given, tokenizer, plan.max_length)
+        rows = training.rows_per_step(run, plan, mean_length)
+        both = sides(plan, *rows, given.packing)
         found = {name: [] for name in both}
         for _ in range(given.repeats):
             for name, settings in both.items():

@@ -166,20 +166,18 @@ class Preset:
 
     name: str
     up_to: float  # bytes of memory
-    micro_batch: int  # rows, few: without FlashAttention the mask is over them all
-    packed: int  # rows filled to max_length
+    rows: int  # per pass, were all of max_length; few: attention is over all at once
     max_length: int
     optimizer: str
     recompute: bool
 
     def setting(self, run: Mapping[str, Any], width: int = 2) -> Setting:
         """Return the setting of 02's parameters, with what they leave open chosen."""
-        rows = self.packed if run["packing"] else self.micro_batch
         recompute = {"always": True, "never": False}
         return Setting(
             bits=run["bits"],
             rank=run["rank"],
-            micro_batch=min(run["micro_batch"] or rows, run["batch_size"]),
+            micro_batch=min(run["micro_batch"] or self.rows, run["batch_size"]),
             max_length=run["max_length"] or self.max_length,
             recompute=recompute.get(run["recompute"], self.recompute),
             width=width,
@@ -187,12 +185,12 @@ class Preset:
 
 
 # Ours; so many rows are the most to begin with: `nearest_fit` makes them fewer.
-CPU = Preset("CPU", 0, 4, 1, 512, "adamw_torch", recompute=False)
+CPU = Preset("CPU", 0, 1, 512, "adamw_torch", recompute=False)
 GPUS = (
-    Preset("GPU of 16 GB", 20e9, 4, 2, 512, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 24 GB", 30e9, 4, 4, 1024, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 40 GB", 50e9, 8, 4, 1024, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 80 GB or more", math.inf, 16, 8, 1024, "paged_adamw_8bit", True),
+    Preset("GPU of 16 GB", 20e9, 2, 512, "paged_adamw_8bit", recompute=True),
+    Preset("GPU of 24 GB", 30e9, 4, 1024, "paged_adamw_8bit", recompute=True),
+    Preset("GPU of 40 GB", 50e9, 4, 1024, "paged_adamw_8bit", recompute=True),
+    Preset("GPU of 80 GB or more", math.inf, 8, 1024, "paged_adamw_8bit", True),
 )
 
 

@@ -94,7 +94,12 @@ def test_a_step_sees_the_same_number_of_examples_packed_or_not():
     packed, at_once = training.rows_per_step(asked(), plan, mean)
     assert packed * plan.max_length / mean == 128
     assert packed % at_once == 0
-    assert training.rows_per_step(asked(packing=False), plan, mean)[0] == 128
+    open_rows = asked(packing=False)
+    rows, at_once = training.rows_per_step(open_rows, plan, mean)
+    assert (rows, at_once) == (128, plan.micro_batch * plan.max_length / mean)
+    own = asked(packing=False, micro_batch=5)
+    rows, at_once = training.rows_per_step(own, training.plan(own, A100), mean)
+    assert (rows, at_once) == (128, 4)  # what divides the step
     few = training.rows_per_step(asked(batch_size=4), plan, mean)
     assert few == (1, 1)
 

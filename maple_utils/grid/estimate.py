@@ -136,9 +136,9 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     tokens, steps = train_tokens(cell, settings)
     setting = setting_of(cell, settings, device)
     flops = tokens * shape.flops(cell["rank"], setting.recompute)
-    read_at_once = setting.micro_batch * (
-        setting.max_length if of["packing"] else tokens / (steps * of["batch_size"])
-    )
+    full = of["packing"] or not of["micro_batch"]
+    mean_length = tokens / (steps * of["batch_size"])
+    read_at_once = setting.micro_batch * (setting.max_length if full else mean_length)
     passes = 3 * tokens / read_at_once if bits < 16 else 0
     unpack = passes * shape.linear * UNPACK / device.bandwidth
     held_out = (

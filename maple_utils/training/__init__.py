@@ -133,12 +133,15 @@ def rows_per_step(
     """Return rows per optimiser step, and per forward pass, which divides the first.
 
     A packed row holds several examples: so many of them are taken that a step sees
-    `batch_size` examples on average.
+    `batch_size` examples on average. Where rows are not packed and `micro_batch` was
+    left open, as many go through at once as the plan's rows of `max_length` would hold.
     """
-    packed = mean_length / of.max_length if run.packing else 1
-    rows = max(1, round(run.batch_size * packed))
-    at_once = min(of.micro_batch, rows)
-    return round(rows / at_once) * at_once, at_once
+    examples = of.max_length / mean_length  # in a full row
+    rows = max(1, round(run.batch_size / examples)) if run.packing else run.batch_size
+    whole = run.packing or run.micro_batch
+    most = of.micro_batch if whole else max(1, int(of.micro_batch * examples))
+    at_once = next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
+    return rows, at_once
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
