@@ -1,6 +1,7 @@
 """Base models by short name, the dtype this device can do, adapters that fit a base."""
 
 import json
+import logging
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +14,9 @@ from maple_utils.languages import ParameterError
 from maple_utils.params import short_name
 
 _MINIATURE = Path(__file__).parent / "miniature"
+
+# LLM.int8 says at each product that it casts float32: 280,000 lines in one notebook.
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 # Short names, as they stand in params files and tables. The miniature models ship with
 # the package; that the paper used these checkpoints of Llama-2 and Mistral is inferred.

@@ -91,3 +91,14 @@ def test_evaluating_a_four_bit_model_does_not_change_how_it_trains():
         model.train()(inputs_embeds=embedded).logits.square().sum().backward()
         gradients.append(embedded.grad)
     assert torch.equal(*gradients)
+
+
+def test_8_bit_products_do_not_fill_the_notebook(caplog):
+    model = AutoModelForCausalLM.from_pretrained(
+        models.source("miniature-llama"),
+        dtype=torch.float32,
+        quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+    )
+    with torch.no_grad():
+        model(torch.tensor([[1, 300, 400]]))
+    assert "inputs will be cast" not in caplog.text
