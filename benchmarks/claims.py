@@ -20,12 +20,11 @@ from maple_utils import claims
 from maple_utils.claims.findings import LEVEL, Finding
 from tests import simulated_claims as simulated
 
-FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te gu qu")
 WORLDS: dict[str, dict[str, Any]] = {
     "paper": {"grid": simulated.runs(), "places": simulated.PAPER},
     "small": {
         "grid": simulated.runs(ranks=(4, 8, 16), bits=(4, 16)),
-        "places": FEW,
+        "places": simulated.FEW,
     },
 }
 VARIED = {"base_sd": 2.0, "run_level": 0.3}

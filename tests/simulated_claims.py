@@ -13,6 +13,7 @@ PAPER = {
     "indicqa": "as gu hi kn ml mr or pa te",
     "xlsum": "ar en es fr hi ja ko pt ru sw tr vi zh-Hans zh-Hant",
 }
+FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te gu qu")
 LOW = set("ht qu sw no as gu kn ml mr or pa te".split())
 METRIC = {"xquad": "f1", "mlqa": "f1", "indicqa": "f1", "xlsum": "rouge_l"}
 

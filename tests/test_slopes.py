@@ -9,7 +9,7 @@ from maple_utils.claims import contrasts, slopes
 from maple_utils.languages import resource_level
 from tests import simulated_claims as simulated
 
-FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te gu qu")
+FEW = simulated.FEW
 GRID = simulated.runs(ranks=(4, 8, 16), bits=(4,))
 
 

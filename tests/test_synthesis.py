@@ -212,6 +212,11 @@ def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
     assert both.dollars == pytest.approx(each * (1000 + 1000) + each * (500 + 100))
 
 
+def test_a_price_below_nothing_is_refused():
+    with pytest.raises(ParameterError, match="price_out: got -1"):
+        teachers.Price(1, -1)
+
+
 def test_a_budget_of_nothing_is_refused():
     with pytest.raises(ParameterError, match="budget_dollars: got 0"):
         Budget(dollars=0)

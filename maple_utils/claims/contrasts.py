@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils.results import HEADLINE
+from maple_utils.results import HEADLINE, headline
 
 RUN = ["base_model", "instruction_data", "rank", "bits", "seed"]
 WHERE = ["task", "language"]
@@ -64,7 +64,7 @@ def primary(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
     without a value are dropped; instruction_data is "" for a base model.
     """
     table = scores.reindex(columns=RUN + WHERE + _MEASURE)
-    table = table[table["metric"].isin(HEADLINE) & table["value"].notna()]
+    table = headline(table).dropna(subset="value")
     table = table.astype({"rank": "Float64"}).astype({"rank": float, "value": float})
     table["instruction_data"] = table["instruction_data"].fillna("")
     table = table.astype(dict.fromkeys(["base_model", "instruction_data", *WHERE], str))

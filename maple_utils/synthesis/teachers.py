@@ -32,6 +32,14 @@ class Price:
     prompt: float = 0.0
     answer: float = 0.0
 
+    def __post_init__(self):
+        for name, value in (("in", self.prompt), ("out", self.answer)):
+            if not value >= 0:
+                raise ParameterError(
+                    f"price_{name}: got {value}; allowed: 0 or more dollars per "
+                    f"million tokens"
+                )
+
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Return dollars."""
         return (prompt_tokens * self.prompt + completion_tokens * self.answer) / 1e6
