@@ -29,6 +29,7 @@ from maple_utils.synthesis.teachers import (
     Endpoint,
     Plain,
     Price,
+    hash_of,
     plain_translator,
     prompted_translator,
 )
@@ -138,7 +139,7 @@ def numbered(prompts: list[str]) -> list[str]:
     """Write two tasks a prompt: one that is new, and one that every prompt gets."""
     answers = []
     for prompt in prompts:
-        mark = abs(hash(prompt)) % 10**6
+        mark = hash_of(prompt) % 10**6
         words = " ".join(f"{chr(97 + int(digit))}word{digit}" for digit in str(mark))
         items = [f"Describe {words} to a child.", "Name three colours of the rainbow."]
         answers.append(
