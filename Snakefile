@@ -104,7 +104,7 @@ localrules:
 
 rule all:
     input:
-        "runs/figures/claims.csv",
+        "runs/figures/tables/claims.csv",
 
 
 rule synthesize:
@@ -196,7 +196,7 @@ rule figures:
     input:
         expand("runs/{cell}/scores.parquet", cell=CELLS),
     output:
-        "runs/figures/claims.csv",
+        "runs/figures/tables/claims.csv",
     params:
         code=changes.code_of(Path("notebooks/04_figures.ipynb")),
     shell:

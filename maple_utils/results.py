@@ -10,7 +10,9 @@ fractions from 0 to 1, bits per byte apart.
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -32,6 +34,7 @@ PREDICTIONS_COLUMNS = [
     *("prediction", "references", "format_failure"),
     *METRICS,
 ]
+_T = TypeVar("_T")
 _TYPES = {"rank": "Int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
 
@@ -119,19 +122,8 @@ def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
         language, before and after (bits per byte of held-out responses), and
         tokens_per_word of the base model's tokenizer in the training data.
     """
-    rows, problems = [], []
-    for file in sorted(Path(runs_dir).glob("*/train.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            about = {name: record["parameters"][name] for name in CELL}
-            about |= {"cell": record["cell"], "seconds": record["train"]["seconds"]}
-            tokens = record["data"]["tokens_per_word"]
-            rows += [
-                about | {"language": code, **bits, "tokens_per_word": tokens[code]}
-                for code, bits in record["heldout_bits_per_byte"].items()
-            ]
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{file}: no record of training ({error})")
+    read, problems = _read_records(runs_dir, _heldout)
+    rows = [row for rows in read for row in rows]
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
     columns += ["tokens_per_word"]
     return pd.DataFrame(rows, columns=columns), problems
@@ -143,15 +135,34 @@ def settings(runs_dir: Path) -> dict[str, str]:
     Where the device chose, what it chose. A damaged file is named by `training`.
     """
     found: dict[str, set[str]] = {}
-    for file in Path(runs_dir).glob("*/train.json"):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            given = record["parameters"] | record["plan"]
-        except (OSError, ValueError, KeyError):
-            continue
+    records, _ = _read_records(runs_dir, lambda r: r["parameters"] | r["plan"])
+    for given in records:
         for name, value in given.items():
             found.setdefault(name, set()).add(str(value))
     return {name: ", ".join(sorted(of, key=_natural)) for name, of in found.items()}
+
+
+def _heldout(record: dict) -> list[dict]:
+    about = {name: record["parameters"][name] for name in CELL}
+    about |= {"cell": record["cell"], "seconds": record["train"]["seconds"]}
+    tokens = record["data"]["tokens_per_word"]
+    return [
+        about | {"language": code, **bits, "tokens_per_word": tokens[code]}
+        for code, bits in record["heldout_bits_per_byte"].items()
+    ]
+
+
+def _read_records(
+    runs_dir: Path, read: Callable[[dict], _T]
+) -> tuple[list[_T], list[str]]:
+    """Read every runs_dir/CELL/train.json; a file without what is read is a line."""
+    found, problems = [], []
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        try:
+            found.append(read(json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{file}: no record of training ({error})")
+    return found, problems
 
 
 def predictions(runs_dir: Path) -> pd.DataFrame:

@@ -1,16 +1,13 @@
 """Synthesis: nothing asked twice, nothing lost, a reason for every dropped row."""
 
-import json
 import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
@@ -29,6 +26,7 @@ from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.similarity import near_duplicates
 from maple_utils.words import rouge_l_f
+from tests.loopback import completion, serve
 
 REQUESTS = [Request("en", f"question {number}") for number in range(24)]
 
@@ -38,82 +36,46 @@ def session(folder, **settings) -> Session:
     return Session(Cache(folder / "answers.sqlite"), **settings)
 
 
-class Faulty(BaseHTTPRequestHandler):
-    """A chat endpoint that fails each prompt once or twice, in turns, then answers."""
-
-    asked: Counter
-    answered: Counter
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
-        kind, attempt = int(prompt.split()[-1]) % 6, self.asked[prompt]
-        self.asked[prompt] += 1
-        good = json.dumps(
-            {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": body["model"],
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": f"re: {prompt}"},
-                    }
-                ],
-                "usage": {
-                    "prompt_tokens": 5,
-                    "completion_tokens": 7,
-                    "total_tokens": 12,
-                },
-            }
-        )
-        faults = [
-            (429, '{"error": {"message": "slow down"}}'),
-            (500, "oops"),
-            (200, good[: len(good) // 2]),
-            (200, '{"choices": "none"}'),
-            (503, ""),
-        ]
-        status, text = (
-            faults[kind] if kind < 5 and attempt < 1 + kind % 2 else (200, good)
-        )
-        if kind == 5 and attempt == 0:
-            time.sleep(1.0)  # longer than the client waits
-        self.answered[prompt] += text == good
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_):
-        pass
+def fault(prompt: str, attempt: int) -> tuple[int, str]:
+    """Fail each prompt once or twice, in turns of six kinds, then answer."""
+    kind, good = int(prompt.split()[-1]) % 6, completion(f"re: {prompt}")
+    if kind == 5 and attempt == 0:
+        time.sleep(1.0)  # longer than the client waits
+    faults = [
+        (429, '{"error": {"message": "slow down"}}'),
+        (500, "oops"),
+        (200, good[: len(good) // 2]),
+        (200, '{"choices": "none"}'),
+        (503, ""),
+    ]
+    return faults[kind] if kind < 5 and attempt < 1 + kind % 2 else (200, good)
 
 
 @pytest.fixture
-def endpoint(monkeypatch):
-    """Serve Faulty on loopback and return a teacher that asks it."""
-    Faulty.asked, Faulty.answered = Counter(), Counter()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
-    yield teachers.Endpoint("tiny", timeout=0.5)
-    server.shutdown()
+def asked(monkeypatch):
+    """Serve `fault` on loopback; yield how often each prompt was asked."""
+    asked = Counter()
+
+    def reply(prompt: str) -> tuple[int, str]:
+        asked[prompt] += 1
+        return fault(prompt, asked[prompt] - 1)
+
+    with serve(reply, monkeypatch):
+        yield asked
 
 
-def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(endpoint, tmp_path):
+def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(asked, tmp_path):
+    endpoint = teachers.Endpoint("tiny", timeout=0.5)
     first = session(tmp_path)
     answers = ask_all(first, endpoint, REQUESTS)
     assert {p: a.text for p, a in answers.items()} == {
         r.prompt: f"re: {r.prompt}" for r in REQUESTS
     }
     assert {"429", "500", "503", "malformed", "time-out"} <= set(first.retries)
-    asked = Counter(Faulty.asked)
+    before = asked.copy()
     again = session(tmp_path)
     assert ask_all(again, endpoint, REQUESTS) == answers
-    assert Faulty.asked == asked
+    assert asked == before
     assert again.asked == 0
     assert b"sk-secret" not in (tmp_path / "answers.sqlite").read_bytes()
 

@@ -140,8 +140,11 @@ def rows_per_step(
     rows = max(1, round(run.batch_size / examples)) if run.packing else run.batch_size
     whole = run.packing or run.micro_batch
     most = of.micro_batch if whole else max(1, int(of.micro_batch * examples))
-    at_once = next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
-    return rows, at_once
+    return rows, _largest_divisor(rows, most)
+
+
+def _largest_divisor(rows: int, most: int) -> int:
+    return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -163,13 +166,14 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 def largest_micro_batch(trainer: Trainer) -> int:
     """Return how many of the longest rows fit through one forward and backward pass.
 
-    It begins with the trainer's own number and halves while memory does not suffice;
-    weights and random numbers stay as they are.
+    It begins with the trainer's own number and at least halves while memory does not
+    suffice, to what divides that number, so that a step stays what it is; weights and
+    random numbers stay as they are.
     """
     data = trainer.train_dataset
     lengths = list_value_length(data.with_format("arrow")[:]["input_ids"])
     longest = np.argsort(-lengths.to_numpy(), kind="stable")
-    rows = min(trainer.args.per_device_train_batch_size, len(data))
+    rows = whole = trainer.args.per_device_train_batch_size
     while True:
         try:
             _try_pass(trainer, [data[int(i)] for i in longest[:rows]])
@@ -178,7 +182,7 @@ def largest_micro_batch(trainer: Trainer) -> int:
             if rows == 1 or not should_reduce_batch_size(error):
                 raise
         torch.cuda.empty_cache()
-        rows //= 2
+        rows = _largest_divisor(whole, rows // 2)
 
 
 def _try_pass(trainer: Trainer, rows: list[dict]) -> None:

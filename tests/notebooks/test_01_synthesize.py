@@ -3,10 +3,8 @@
 import json
 import re
 import sqlite3
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import papermill
@@ -16,6 +14,7 @@ from nbclient.exceptions import DeadKernelError
 
 from maple_utils import miniature
 from maple_utils.instructions import load
+from tests.loopback import USAGE, completion, serve
 from tests.notebooks.running import error_line, run
 
 SMALL = {"languages": "en,sw,zh", "limit": 30}
@@ -78,41 +77,18 @@ def test_ids_are_parallel_and_training_reads_what_was_made(tmp_path):
     assert "| teacher | miniature |" in card
 
 
-class Served(BaseHTTPRequestHandler):
-    """A chat endpoint behind which the miniature's teacher sits."""
-
-    teacher = miniature.Teacher()
-    answered: Counter
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
-        self.answered[prompt] += 1
-        message = {"role": "assistant", "content": self.teacher.answer([prompt])[0]}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        reply |= {"choices": [choice], "usage": usage}
-        time.sleep(0.02)
-        self.wfile.write(json.dumps(reply).encode())
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def served(monkeypatch):
-    """Serve the miniature's teacher on loopback; return who was asked how often."""
-    Served.answered = Counter()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
-    yield Served.answered
-    server.shutdown()
+    """Serve the miniature's teacher on loopback; yield who was asked how often."""
+    teacher, asked = miniature.Teacher(), Counter()
+
+    def reply(prompt: str) -> tuple[int, str]:
+        asked[prompt] += 1
+        time.sleep(0.02)
+        return 200, completion(teacher.answer([prompt])[0])
+
+    with serve(reply, monkeypatch):
+        yield asked
 
 
 KILL = """
@@ -148,7 +124,8 @@ def test_a_killed_run_asks_what_is_missing_and_ends_with_the_same_dataset(
     executed = run("01_synthesize", tmp_path, given | {"output_dir": str(whole)})
     outputs = [o for cell in executed.cells for o in cell.get("outputs", [])]
     shown = "\n".join(output.get("text", "") for output in outputs)
-    dollars = prompts * (20 * given["price_in"] + 10 * given["price_out"]) / 1e6
+    dollars = prompts * USAGE["prompt_tokens"] * given["price_in"] / 1e6
+    dollars += prompts * USAGE["completion_tokens"] * given["price_out"] / 1e6
     assert f"{dollars:.2f} dollars" in shown
     files = sorted(path.relative_to(whole) for path in whole.rglob("*.*"))
     assert files == sorted(path.relative_to(killed) for path in killed.rglob("*.*"))
