@@ -49,7 +49,7 @@ SlurmctldPidFile=$place/slurmctld.pid
 SlurmdPidFile=$place/slurmd.pid
 SlurmctldLogFile=$place/slurmctld.log
 SlurmdLogFile=$place/slurmd.log
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/MemTotal/ {print int($2 / 1100)}' /proc/meminfo) State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=$(awk '/MemTotal/ {print int($2 / 1100)}' /proc/meminfo) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=60 State=UP
 CONF
 take_down() {
