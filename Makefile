@@ -19,11 +19,9 @@ demo: $(BASE_SCORES) $(CELL_SCORES)
 	@$(BIN)/python -m maple_utils.results $(DEMO)
 	@echo "figures: $(DEMO)/figures"
 
-# Two files at a time, so one thread each; more would wait for each other. In order, as
-# the longest files have few tests, and would come last if sorted by their number.
+# Two tests at a time, so one thread each; more would wait for each other.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
-		--no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -284,11 +284,27 @@ def test_multialpaca_parses_items_and_says_what_is_wrong_with_them():
     assert items[1]["input"] == "red"
 
 
-def test_published_seeds_are_read_and_thirteen_left_out(shared_hub):
-    table = seeds.without_culture(seeds.load("multialpaca", shared_hub))
+@pytest.mark.parametrize("name", ["multialpaca", "self-instruct-seeds"])
+def test_published_seeds_are_read_and_thirteen_left_out(name, shared_hub):
+    table = seeds.without_culture(seeds.load(name, shared_hub))
     assert len(table) == 175
+    assert (table["output"] != "").all()
     assert (table["excluded"] != "").sum() == 13
     assert table["keeps_form"].map(len).gt(0).sum() == 23
+
+
+def test_seeds_without_an_output_are_shown_to_nobody():
+    rows = [{"id": "a", "instruction": "Go."}, {"id": "seed_task_7", "output": "x"}]
+    marked = seeds.without_culture(seeds.checked(rows))
+    assert list(marked["excluded"]) == ["no output", "an English idiom"]
+
+
+def test_seeds_that_are_not_there_are_one_line(tmp_path):
+    with pytest.raises(
+        ParameterError, match="seed_tasks: 'nothing' cannot be"
+    ) as error:
+        seeds.load("nothing", tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_empty_seeds_are_one_line():

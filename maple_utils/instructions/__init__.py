@@ -71,15 +71,15 @@ def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
         by_config = [config for config in configs if config in LANGUAGES]
         if by_config:
             wanted = _present(name, languages, by_config)
-            parts = {code: _read(source, code) for code in wanted}
+            parts = {code: read_train(source, code) for code in wanted}
             return concatenate_datasets(
                 [_complete(name, rows, code) for code, rows in parts.items()]
             )
-        rows = _read(source, configs[0])
+        rows = read_train(source, configs[0])
     except (ConnectionError, OSError, DatasetsError) as error:
         raise ParameterError(
             f"instruction_data: {name!r} cannot be read as a dataset: "
-            f"{_first_line(error)}; give a folder with parquet or jsonl files, or set "
+            f"{first_line(error)}; give a folder with parquet or jsonl files, or set "
             f"hub_root to a mirror"
         ) from error
     if "language" not in rows.column_names:
@@ -114,7 +114,7 @@ def _load_published(
         except (ConnectionError, OSError, DatasetsError) as error:
             raise ParameterError(
                 f"instruction_data: {name!r} needs {file}, which cannot be read: "
-                f"{_first_line(error)}; check the network, or set hub_root to a mirror"
+                f"{first_line(error)}; check the network, or set hub_root to a mirror"
             ) from error
         rows, empty = _without_empty(rows)
         if empty:
@@ -123,7 +123,8 @@ def _load_published(
     return concatenate_datasets(parts)
 
 
-def _read(source: str, config: str) -> Dataset:
+def read_train(source: str, config: str | None = None) -> Dataset:
+    """Return the training split of a folder, past the cache, or of a hub dataset."""
     if not Path(source).is_dir():
         return load_dataset(source, config, split="train")
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +134,8 @@ def _read(source: str, config: str) -> Dataset:
         return Dataset.from_list(list(rows))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the name of an error and the first line of what it says."""
     return f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
 
 

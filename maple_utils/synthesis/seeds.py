@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import regex
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
+from datasets.exceptions import DatasetsError
 
+from maple_utils.instructions import first_line, read_train
 from maple_utils.languages import ParameterError
 
 COLUMNS = ["id", "instruction", "input", "output"]
@@ -60,48 +63,44 @@ def load(name: str, hub_root: str | Path = "") -> pd.DataFrame:
     """Load seed tasks with the columns id, instruction, input, output (English).
 
     "bactrian-x" is alpaca-52k and dolly-15k, "multialpaca" the 175 self-instruct tasks;
-    any other name is a dataset with instruction and output (config "en" where it has
-    one). A name that exists under the mirror `hub_root` is read there.
+    any other name is a dataset with instruction and output, or in the shape of
+    self-instruct (config "en" where it has one). A name that exists under the mirror
+    `hub_root` is read there.
     """
-    if name == "multialpaca":
-        local = Path(hub_root) / "self-instruct-seeds"
-        found = local.is_dir() if hub_root else False
-        return from_self_instruct(
-            load_dataset(str(local), "en", split="train")
-            if found
-            else load_dataset("json", data_files=SELF_INSTRUCT, split="train")
-        )
     if name == "bactrian-x":
-        alpaca = _numbered(_read("tatsu-lab/alpaca", hub_root), "alpaca")
+        alpaca = _read("tatsu-lab/alpaca", hub_root)
         dolly = _read("databricks/databricks-dolly-15k", hub_root)
         dolly = dolly.rename(columns={"context": "input", "response": "output"})
-        return pd.concat([alpaca, _numbered(dolly, "dolly")], ignore_index=True)
-    return _numbered(_read(name, hub_root), Path(name).name)
+        return pd.concat(
+            [_table(alpaca, "alpaca"), _table(dolly, "dolly")], ignore_index=True
+        )
+    if name == "multialpaca":
+        mirrored = hub_root and (Path(hub_root) / "self-instruct-seeds").is_dir()
+        name = "self-instruct-seeds" if mirrored else SELF_INSTRUCT
+    return _table(_read(name, hub_root), Path(name).name)
 
 
 def _read(name: str, hub_root: str | Path) -> pd.DataFrame:
     local = Path(hub_root) / name
     source = str(local) if hub_root and local.is_dir() else name
-    config = {"name": "en"} if (Path(source) / "en").is_dir() else {}
-    return load_dataset(source, **config, split="train").to_pandas()
+    config = "en" if (Path(source) / "en").is_dir() else None
+    try:
+        if name.startswith("https://"):
+            return load_dataset("json", data_files=name, split="train").to_pandas()
+        return read_train(source, config).to_pandas()
+    except (ConnectionError, OSError, ValueError, DatasetsError) as error:
+        raise ParameterError(
+            f"seed_tasks: {source!r} cannot be read as a dataset: {first_line(error)}; "
+            "allowed: miniature, a folder, a name in hub_root, a dataset id on the hub"
+        ) from error
 
 
-def _numbered(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
     ids = [f"{prefix}-{number}" for number in range(len(rows))]
+    if "instances" in rows:  # as in self-instruct: the first of several
+        first = rows["instances"].str[0]
+        rows = rows.assign(input=first.str["input"], output=first.str["output"])
     return checked(rows.assign(id=rows.get("id", ids)))
-
-
-def from_self_instruct(rows: Dataset) -> pd.DataFrame:
-    """Take the first instance of each self-instruct task."""
-    first = [instances[0] for instances in rows["instances"]]
-    return pd.DataFrame(
-        {
-            "id": rows["id"],
-            "instruction": rows["instruction"],
-            "input": [instance["input"] for instance in first],
-            "output": [instance["output"] for instance in first],
-        }
-    )
 
 
 def checked(seeds: pd.DataFrame | list[dict]) -> pd.DataFrame:
@@ -136,9 +135,13 @@ def without_code(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_culture(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Mark seeds that lean on culture: adds excluded, and keeps_form (field names)."""
+    """Mark seeds that lean on culture: adds excluded, and keeps_form (field names).
+
+    Those without an output are excluded too: MultiAlpaca shows whole tasks.
+    """
+    empty = np.where(seeds["output"] == "", "no output", "")
     return seeds.assign(
-        excluded=[CULTURE.get(key, "") for key in seeds["id"]],
+        excluded=[CULTURE.get(k, e) for k, e in zip(seeds["id"], empty, strict=True)],
         keeps_form=[KEEPS_FORM.get(key, ()) for key in seeds["id"]],
     )
 
