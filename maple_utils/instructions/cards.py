@@ -69,11 +69,12 @@ def card_text(dataset: Dataset, card: Card) -> str:
         **card.parameters,
         "fingerprint (sha256 over rows)": fingerprint(dataset),
     }
+    languages = f"{len(counts)} language{'s' * (len(counts) != 1)}"
     lines = [
         *front_matter(head),
         f"# {card.name}",
         "",
-        f"{len(dataset):,} instruction-response pairs in {len(counts)} languages, made "
+        f"{len(dataset):,} instruction-response pairs in {languages}, made "
         "with the MAPLE reproduction kit. Columns: " + ", ".join(COLUMNS) + ".",
         "",
         *markdown_table(["language", "rows"], counts.items()),
