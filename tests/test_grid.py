@@ -219,12 +219,15 @@ def test_twice_the_rows_take_twice_the_time():
 MEASURED = pd.read_csv(ROOT / "benchmarks" / "grid_cells.csv")
 
 
-@pytest.mark.parametrize("row", list(MEASURED.itertuples()), ids=lambda row: row.cell)
-def test_the_estimate_is_within_a_quarter_of_measured_cells(row):
-    cell, settings = cells_of("miniature")[row.cell], settings_of("miniature")
+def test_the_estimate_is_within_a_quarter_of_every_measured_cell():
+    cells, settings = cells_of("miniature"), settings_of("miniature")
     of = {"train": estimate.train_seconds, "evaluate": estimate.evaluate_seconds}
-    seconds = of[row.stage](cell, settings, estimate.DEVICES["cpu"])
-    assert seconds == pytest.approx(row.seconds, rel=0.25)
+    cpu = estimate.DEVICES["cpu"]
+    seconds = [of[r.stage](cells[r.cell], settings, cpu) for r in MEASURED.itertuples()]
+    assert set(MEASURED["cell"]) == set(cells)
+    ratio = pd.Series(seconds) / MEASURED["seconds"]
+    assert ratio.between(0.75, 1.25).all()
+    assert ratio.median() == pytest.approx(1, abs=0.05)
 
 
 def test_what_is_asked_of_a_scheduler_leaves_room():

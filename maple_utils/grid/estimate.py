@@ -55,11 +55,11 @@ def _gpu(peak: float, share: float, bandwidth: float, memory: float, source: str
 
 DEVICES = {
     "cpu": Device(
-        train={4: 15e9, 8: 11e9, 16: 15e9},
-        read={4: 31e9, 8: 31e9, 16: 31e9},
+        train={4: 19e9, 8: 19e9, 16: 20e9},
+        read={4: 55e9, 8: 38e9, 16: 48e9},
         bandwidth=10e9,
         memory=4e9,
-        start=13.0,
+        start=18.0,
         source="one core of a 2-core x86-64 machine, measured: benchmarks/README.md",
         is_gpu=False,
     ),
