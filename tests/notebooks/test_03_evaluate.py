@@ -79,8 +79,24 @@ def test_what_is_written(base):
     }
     record = json.loads((base / "evaluate.json").read_text())
     assert record["parameters"]["bits"] == 16
-    assert record["words"]["xcopa"]["cue"] == "Answer:"
+    assert record["words"]["xcopa en"]["cue"] == "Answer:"
     assert not list(base.glob(".parts*"))
+
+
+def test_the_record_tells_the_words_of_each_language_and_what_is_absent(tmp_path):
+    cell = tmp_path / "cell"
+    few = {"tasks": "xquad", "languages": "en,hi,sw", "limit": 2}
+    run(
+        "03_evaluate",
+        tmp_path,
+        few | {"prompt_language": "own", "output_dir": f"{cell}"},
+    )
+    record = json.loads((cell / "evaluate.json").read_text())
+    assert ["", "sw", "in none of these tasks"] in record["notes"]
+    words = record["words"]
+    assert set(words) == {"xquad en", "xquad hi"}
+    assert words["xquad en"]["cue"] == "Answer:"
+    assert words["xquad hi"]["cue"] == "उत्तर:"
 
 
 def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_path):
