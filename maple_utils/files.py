@@ -12,13 +12,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     What stands at `path` is replaced; a write that fails leaves it as it was.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         write(draft / path.name)
         if path.is_dir():
-            shutil.rmtree(path)
+            os.replace(path, draft / ".before")
         os.replace(draft / path.name, path)
     finally:
         shutil.rmtree(draft)

@@ -39,6 +39,9 @@ def main() -> None:
 
 
 def _estimate(given: argparse.Namespace, cells: dict, settings: dict) -> str:
+    for name in ("price", "limit"):
+        if (getattr(given, name) or 0) < 0:
+            raise ParameterError(f"{name}: got {getattr(given, name)}; allowed: from 0")
     if given.limit is not None:
         settings = settings | {"limit": given.limit}
     offline = settings.get("hub_root", "miniature") == "miniature"

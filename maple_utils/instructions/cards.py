@@ -12,6 +12,8 @@ from datasets import Dataset
 
 from maple_utils.files import write_whole
 from maple_utils.instructions import COLUMNS, fingerprint
+from maple_utils.languages import ParameterError
+from maple_utils.params import check_writable
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,33 @@ class Card:
     notes: str = ""
 
 
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that `write` could not fill, or that holds anything else.
+
+    Raises:
+        ParameterError: where its parent cannot be written, or where there are files
+            that `write` did not make: they would be replaced with it.
+    """
+    folder = Path(folder).resolve()
+    check_writable(folder.parent)
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    ours = {folder / "README.md", *folder.glob("*/train.parquet")}
+    if other := next((path for path in files if path not in ours), None):
+        raise ParameterError(
+            f"output_dir: got {str(folder)!r}, which holds {other.name}; allowed: a new "
+            "folder, or one that 01 wrote, since it is replaced as a whole"
+        )
+
+
 def write(dataset: Dataset, folder: str | Path, card: Card) -> Path:
     """Write one parquet file per language and the card; replace what was there.
 
     The folder loads with `load_dataset(folder)` and `load_dataset(folder, "sw")`, and
     is ready for `hf upload`. It appears whole or not at all. Rows are sorted by
     language, as `instructions.load` returns them: the card has their fingerprint.
+    Raises ParameterError as `check_folder` does.
     """
+    check_folder(folder)
     dataset = dataset.select(np.argsort(dataset["language"], kind="stable"))
     write_whole(folder, lambda draft: _fill(draft, dataset, card))
     return Path(folder)

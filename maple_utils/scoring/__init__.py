@@ -58,8 +58,8 @@ def loglikelihoods(
     continuations just scored.
 
     Raises:
-        ParameterError: for a continuation without a token, a text longer than the
-            model's positions, an attention that takes no block mask.
+        ParameterError: for a continuation without a token, or a text longer than the
+            model's positions.
     """
     paths = encode_pairs(
         tokenizer, [(c, text) for c, texts in requests for text in texts]
@@ -169,11 +169,6 @@ def _check(
     if token_budget is not None and token_budget < 1:
         raise ParameterError(
             f"token_budget: got {token_budget}; allowed: an integer from 1; e.g. 512"
-        )
-    if config._attn_implementation not in ("sdpa", "eager"):
-        raise ParameterError(
-            f"attn_implementation: got {config._attn_implementation!r}; allowed: sdpa,"
-            ' eager (they take a block mask); load the model with "sdpa"'
         )
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if strange := kinds - {"full_attention", "sliding_attention"}:

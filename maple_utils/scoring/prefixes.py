@@ -269,13 +269,16 @@ def _with_room(states: torch.Tensor, tokens: int) -> torch.Tensor:
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off, and afterwards back to what it was."""
-    training = model.training
+    """Switch dropout off, and to an attention that takes masks; afterwards back."""
+    training, attention = model.training, model.config._attn_implementation
     model.eval()
     try:
+        if attention not in ("sdpa", "eager"):
+            model.set_attn_implementation("sdpa")
         yield
     finally:
         model.train(training)
+        model.set_attn_implementation(attention)
 
 
 def _out_of_memory(error: BaseException) -> bool:
