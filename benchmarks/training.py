@@ -112,9 +112,12 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         meter = meters.Meter(trainer)
+        models.forget_peak_memory()
         trainer.train()
+    memory = models.peak_memory()
     shape = sizes.shape_of(given.base_model)
-    return meter.cost(shape.flops(rank, recompute=False), plan.dtype)
+    cost = meter.cost(shape.flops(rank, recompute=False), plan.dtype)
+    return cost | {"peak": memory}
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -136,10 +139,11 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 model = load(given.source, bits, rank, plan)
                 arguments = (tokenizer, plan, settings, given, rank)
                 found[name].append(measure(model, data, *arguments))
+                del model  # before the next one is loaded
         for name, costs in found.items():
             keys = ("tokens_per_second", "padding", "flop_utilisation")
             middle = {key: median(cost[key] for cost in costs) for key in keys}
-            memory = f"{models.peak_memory() / 2**30:.1f} GiB"
+            memory = f"{max(cost['peak'] for cost in costs) / 2**30:.1f} GiB"
             yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": memory}
 
 

@@ -93,6 +93,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def forget_peak_memory() -> None:
+    """Let a GPU's peak begin anew; a process on a CPU has one for its whole life."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def check_adapter(adapter: str | Path, base_model: str) -> Path:
     """Return the adapter's folder if it holds an adapter of this base model.
 

@@ -1,6 +1,7 @@
 """Plans that fit the device, checkpoints to be trusted, what the libraries do."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -104,21 +105,57 @@ def test_a_step_sees_the_same_number_of_examples_packed_or_not():
     assert few == (1, 1)
 
 
+def test_processes_share_a_step_evenly():
+    run = asked(packing=False, batch_size=24, micro_batch=8)
+    plan = training.plan(run, A100)
+    shares = {n: training.rows_per_step(run, plan, 256.0, n) for n in (1, 2, 6)}
+    assert shares == {1: (24, 8), 2: (12, 6), 6: (4, 4)}
+    with pytest.raises(ParameterError, match="a multiple of the 5 processes"):
+        training.rows_per_step(run, plan, 256.0, 5)
+
+
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
-    for step, text in {2: '{"global_step": 2}', 10: '{"global_st', 9: None}.items():
+    def state(step: int, text: str = "") -> Path:
+        state = {"global_step": step, "max_steps": 11, "epoch": step / 12}
         (tmp_path / f"checkpoint-{step}").mkdir()
-        if text:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+        path = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+        path.write_text(text or json.dumps(state))
+        return path.parent
+
+    state(2)
+    state(10, '{"global_st')
+    (tmp_path / "checkpoint-9").mkdir()
+    torn = state(8)
+    torch.save([1.0] * 1000, torn / "optimizer.pt")
+    assert checkpoints.last(tmp_path) == str(torn)
+    (torn / "optimizer.pt").write_bytes((torn / "optimizer.pt").read_bytes()[:-100])
     assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-2")
     assert checkpoints.last(tmp_path / "nowhere") is None
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_run_killed_after_its_last_step_trains_no_step_more(steps, tmp_path):
+    """Three steps are an epoch; two end within one, where transformers would go on."""
+    often = {"save_strategy": "steps", "save_steps": 1, "max_steps": steps}
+    ended = trainer_of(tmp_path, **often)
+    ended.train()
+    again = trainer_of(tmp_path, **often)
+    again.train(resume_from_checkpoint=checkpoints.last(tmp_path))
+    assert again.state.global_step == steps
+    pairs = zip(ended.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_other_parameters_or_data_find_no_checkpoint(tmp_path):
-    def folder(data="a", **changes):
-        return checkpoints.folder_of(tmp_path, asked(**changes), data)
+    def folder(data="a", found=A100, processes=1, **changes):
+        run = asked(**changes)
+        plan = training.plan(run, found)
+        return checkpoints.folder_of(tmp_path, run, plan, data, processes)
 
     assert folder() == folder(micro_batch=4)
-    assert len({folder(), folder(rank=8), folder(data="b"), folder(bits=8)}) == 4
+    others = [folder(rank=8), folder(data="b"), folder(bits=8)]
+    others += [folder(found=T4), folder(processes=2)]  # shorter rows; other shares
+    assert len({folder(), *others}) == 6
 
 
 # What the libraries really do, on the tiny models.
@@ -275,6 +312,28 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing_else(whole, tries, tm
     assert not any(p.grad is not None for p in after)
 
 
+def test_the_trial_recomputes_as_training_does_and_leaves_no_trace(tmp_path):
+    """Trainer turns recomputing on in train() alone, which is after the trial."""
+    settings = {"per_device_train_batch_size": 4, "max_steps": 1, "logging_steps": 1}
+    trainer = trainer_of(tmp_path, activation_checkpointing=True, **settings)
+    base = trainer.model.get_base_model()
+    real, during = trainer.compute_loss, []
+
+    def watched(*args, **kwargs):
+        during.append(base.is_activation_checkpointing)
+        return real(*args, **kwargs)
+
+    trainer.compute_loss = watched
+    training.largest_micro_batch(trainer)
+    trainer.train()
+    assert during == [True, True]
+    alone = trainer_of(tmp_path, activation_checkpointing=True, **settings)
+    alone.train()
+    logs = [t.state.log_history[0] for t in (trainer, alone)]
+    keys = ("loss", "num_tokens", "entropy", "mean_token_accuracy")
+    assert [logs[0][k] for k in keys] == [logs[1][k] for k in keys]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
     trainer = trainer_of(tmp_path, per_device_train_batch_size=8)
 
@@ -296,6 +355,26 @@ def test_the_meter_counts_what_was_read(tmp_path):
     assert cost["tokens_per_second"] == pytest.approx(read / meter.seconds, abs=0.1)
     assert 0.1 < cost["padding"] < 0.9
     assert 0 < cost["seconds"] < 60
+
+
+def test_a_run_that_goes_on_has_the_counts_of_the_whole(tmp_path):
+    """Also one that was killed after its last step: there is none left to count."""
+    costs = []
+    last = tmp_path / "checkpoint-3"
+    for resumed in (None, str(last)):
+        often = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+        trainer = trainer_of(tmp_path, **often)
+        meter = meters.Meter(trainer)
+        trainer.train(resume_from_checkpoint=resumed)
+        costs.append(meter.cost(flops_per_token=1.0, dtype=torch.float32))
+    assert costs[1]["tokens"] == costs[0]["tokens"]
+    assert costs[1]["seconds"] == costs[0]["seconds"]
+    (last / "meter.json").unlink()
+    trainer = trainer_of(tmp_path, max_steps=3)
+    meter = meters.Meter(trainer)
+    trainer.train(resume_from_checkpoint=str(last))
+    unknown = meter.cost(flops_per_token=1.0, dtype=torch.float32)
+    assert unknown == {"seconds": 0.0, "tokens": 0}
 
 
 def test_curves_come_from_the_trainers_log():

@@ -42,8 +42,8 @@ def check_folder(folder: str | Path) -> None:
     ours = {folder / "README.md", *folder.glob("*/train.parquet")}
     if other := next((path for path in files if path not in ours), None):
         raise ParameterError(
-            f"output_dir: got {str(folder)!r}, which holds {other.name}; allowed: a new "
-            "folder, or one that 01 wrote, since it is replaced as a whole"
+            f"output_dir: got {str(folder)!r}, which holds {other.name}; allowed: a "
+            "new folder, or one that 01 wrote, since it is replaced as a whole"
         )
 
 

@@ -1,5 +1,6 @@
 """How this device trains: what the parameters leave open is chosen, so that it fits."""
 
+import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -30,9 +31,10 @@ class Machine:
 
 
 def machine() -> Machine:
-    """Look at the device of this kernel: the first GPU, or the processor."""
+    """Look at the device of this process: its GPU, or the processor."""
     if not torch.cuda.is_available():
         return Machine(0, psutil.virtual_memory().available)
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # accelerate sets it
     modern = models.compute_dtype() == torch.bfloat16
     return Machine(
         gpus=torch.cuda.device_count(),
@@ -128,16 +130,23 @@ def _fitting(run: SimpleNamespace, asked: Setting, found: Machine) -> Setting:
 
 
 def rows_per_step(
-    run: SimpleNamespace, of: Plan, mean_length: float
+    run: SimpleNamespace, of: Plan, mean_length: float, processes: int = 1
 ) -> tuple[int, int]:
-    """Return rows per optimiser step, and per forward pass, which divides the first.
+    """Return each process's rows per step, and per forward pass, which divides those.
 
     A packed row holds several examples: so many of them are taken that a step sees
     `batch_size` examples on average. Where rows are not packed and `micro_batch` was
     left open, as many go through at once as the plan's rows of `max_length` would hold.
+    Raises ParameterError where the processes cannot share `batch_size` evenly.
     """
+    if run.batch_size % processes:
+        raise ParameterError(
+            f"batch_size: got {run.batch_size}; allowed: a multiple of the {processes} "
+            f"processes; e.g. -p batch_size {processes * 16}"
+        )
     examples = of.max_length / mean_length  # in a full row
-    rows = max(1, round(run.batch_size / examples)) if run.packing else run.batch_size
+    rows = run.batch_size // processes
+    rows = max(1, round(rows / examples)) if run.packing else rows
     whole = run.packing or run.micro_batch
     most = of.micro_batch if whole else max(1, int(of.micro_batch * examples))
     return rows, _largest_divisor(rows, most)
@@ -167,22 +176,29 @@ def largest_micro_batch(trainer: Trainer) -> int:
     """Return how many of the longest rows fit through one forward and backward pass.
 
     It begins with the trainer's own number and at least halves while memory does not
-    suffice, to what divides that number, so that a step stays what it is; weights and
-    random numbers stay as they are.
+    suffice, to what divides that number, so that a step stays what it is. Activations
+    are kept or recomputed as in training; weights, random numbers and what TRL counts
+    stay as they are.
     """
     data = trainer.train_dataset
     lengths = list_value_length(data.with_format("arrow")[:]["input_ids"])
     longest = np.argsort(-lengths.to_numpy(), kind="stable")
     rows = whole = trainer.args.per_device_train_batch_size
+    if trainer.args.activation_checkpointing:  # which train() would do, but later
+        trainer.model.activation_checkpointing_enable()
     while True:
         try:
             _try_pass(trainer, [data[int(i)] for i in longest[:rows]])
-            return rows
+            break
         except RuntimeError as error:
             if rows == 1 or not should_reduce_batch_size(error):
                 raise
         torch.cuda.empty_cache()
         rows = _largest_divisor(whole, rows // 2)
+    trainer._metrics["train"].clear()  # TRL counts every pass, and this was a trial
+    trainer._total_train_tokens = 0
+    models.forget_peak_memory()
+    return rows
 
 
 def _try_pass(trainer: Trainer, rows: list[dict]) -> None:
