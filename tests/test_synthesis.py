@@ -1,5 +1,7 @@
 """Synthesis: nothing asked twice, nothing lost, a reason for every dropped row."""
 
+import json
+import math
 import os
 import random
 import signal
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from traceback import format_exception
 
 import pandas as pd
 import pytest
@@ -148,14 +151,82 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path):
             return answer(prompts)
 
     teacher = Paid("paid", None, {"max_tokens": 10}, batch_size=1)
-    small = session(tmp_path, budget=Budget(tokens=300), concurrency=2)
+    small = session(tmp_path, budget=Budget(tokens=900), concurrency=2)
     some = ask_all(small, teacher, REQUESTS)
     assert small.stopped
     assert 0 < len(some) < len(REQUESTS)
-    assert small.prompt_tokens + small.completion_tokens <= 300
+    assert small.prompt_tokens + small.completion_tokens <= 900
     large = session(tmp_path)
     assert len(ask_all(large, teacher, REQUESTS)) == len(REQUESTS)
     assert large.asked == len(REQUESTS) - len(some)
+
+
+def test_a_cap_holds_where_every_answer_is_billed_and_none_can_be_read(
+    monkeypatch, tmp_path
+):
+    asked = []
+
+    def broken(prompt: str) -> tuple[int, str]:
+        asked.append(prompt)
+        return 200, '{"choices": "none"}'
+
+    with serve(broken, monkeypatch):
+        endpoint = teachers.Endpoint("m", price=teachers.Price(1000, 1000))
+        mine = session(tmp_path, budget=Budget(dollars=10.0), concurrency=4)
+        ask_all(mine, endpoint, REQUESTS)
+    assert mine.stopped
+    assert len(asked) == 6  # of one prompt; a second one might not have been paid
+    assert 6 < mine.dollars <= 10
+
+
+def test_a_server_that_counts_no_tokens_is_counted_for(monkeypatch, tmp_path):
+    body = json.loads(completion("answer " * 10))
+    del body["usage"]
+    with serve(lambda prompt: (200, json.dumps(body)), monkeypatch):
+        mine = session(tmp_path)
+        ask_all(mine, teachers.Endpoint("m"), REQUESTS[:4])
+    assert mine.prompt_tokens == 4 * math.ceil(0.3 * len("question 0"))
+    assert mine.completion_tokens == 4 * 21
+
+
+def test_what_an_endpoint_alone_refuses_is_asked_once(monkeypatch, tmp_path):
+    asked = Counter()
+
+    def picky(prompt: str) -> tuple[int, str]:
+        asked[prompt] += 1
+        bad = prompt == "question 5"
+        return (400, '{"error": {}}') if bad else (200, completion("fine"))
+
+    with serve(picky, monkeypatch):
+        for _ in range(2):
+            mine = session(tmp_path)
+            answers = ask_all(mine, teachers.Endpoint("m"), REQUESTS)
+            assert mine.complete
+    assert answers["question 5"] == teachers.Answer("", "content_filter")
+    assert set(asked.values()) == {1}
+    assert len(asked) == len(REQUESTS)
+
+
+def test_an_endpoint_that_refuses_everything_is_one_line(monkeypatch, tmp_path):
+    def closed(prompt: str) -> tuple[int, str]:
+        return 400, '{"error": {"message": "no such parameter"}}'
+
+    with serve(closed, monkeypatch):
+        teacher = teachers.Endpoint("m")
+        with pytest.raises(ParameterError, match="refuses 'm' with status 400"):
+            ask_all(session(tmp_path), teacher, REQUESTS[:3])
+    assert stored(tmp_path) == 0
+
+
+def test_an_address_with_a_password_is_not_repeated(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:S3cret/x@host/v1")
+    with pytest.raises(ParameterError, match="OPENAI_BASE_URL holds no") as error:
+        teachers.Endpoint("m")
+    assert "S3cret" not in "".join(format_exception(error.value))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-schlüssel")
+    with pytest.raises(ParameterError, match="OPENAI_API_KEY, in ASCII"):
+        teachers.Endpoint("m")
 
 
 def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
@@ -244,10 +315,75 @@ def test_bactrian_x_leaves_code_out_and_keeps_ids_parallel(tmp_path):
         session(tmp_path),
         Settings(),
     )
-    assert made.complete
+    assert not made.missing
     assert "c" not in set(made.rows["id"])
     assert made.rows.groupby("language")["id"].agg(frozenset).nunique() == 1
     assert len(made.dataset()) == len(made.kept)
+
+
+def test_a_translation_that_failed_is_asked_about_by_nobody(tmp_path):
+    texts = {"Sum it up.": "Fupisha.", "A long text.": "", "Go on.": "Endel", "": ""}
+    prompts: list[str] = []
+
+    def translate(batch, source, target):
+        cut = {"Go on.": "length"}
+        return [teachers.Answer(texts[t], cut.get(t, "stop")) for t in batch]
+
+    def teach(batch):
+        prompts.extend(batch)
+        return ["Sawa."] * len(batch)
+
+    rows = [
+        {"id": "bare", "instruction": "Sum it up."},
+        {"id": "empty", "instruction": "Sum it up.", "input": "A long text."},
+        {"id": "cut", "instruction": "Go on."},
+    ]
+    made = bactrian_x.make(
+        seeds.checked(rows),
+        ["sw"],
+        teachers.Plain("t", teach),
+        teachers.plain_translator("tr", translate),
+        session(tmp_path),
+        Settings(),
+    )
+    assert prompts == ["Fupisha."]
+    reasons = made.rows.set_index("id")["reason"].to_dict()
+    failed = "translation failed"
+    assert reasons == {"bare": "", "empty": failed, "cut": failed}
+
+
+def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
+    """A prompt without an answer leaves a pool, and prompts, that no whole run has."""
+    asked = Counter()
+    start = seeds.checked([{**row, "input": ""} for row in miniature.seeds()[:20]])
+
+    def run(folder, fails: bool):
+        def teach(prompts):
+            asked.update(prompts)
+            if fails and len(asked) == 3:
+                raise teachers.Retry("time-out")
+            return miniature.Teacher().answer(prompts)
+
+        return multialpaca.make(
+            start,
+            ["en"],
+            teachers.Plain("t", teach, batch_size=1),
+            miniature_translator(),
+            session(tmp_path / folder, tries=1, concurrency=1),
+            Settings(),
+            multialpaca.Rounds(rounds=3, prompts_first=4, prompts=3),
+        )
+
+    (tmp_path / "one").mkdir()
+    broken = run("one", fails=True)
+    assert "1 prompts got no answer; run again" in broken.missing
+    assert len(asked) == 4
+    mended = run("one", fails=False)
+    assert not mended.missing
+    assert sorted(asked.values()) == [1] * 9 + [2]
+    (tmp_path / "two").mkdir()
+    whole = run("two", fails=False)
+    pd.testing.assert_frame_equal(whole.rows, mended.rows)
 
 
 def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
@@ -282,6 +418,24 @@ def test_multialpaca_parses_items_and_says_what_is_wrong_with_them():
         "reason": "",
     }
     assert items[1]["input"] == "red"
+
+
+def test_multialpaca_reads_headings_and_bold_and_counts_what_it_cannot_read():
+    text = (
+        "**4. Instruction:** Name a river.\n**4. Input:** <noinput>\n"
+        "**4. Output:** Nile\n\n### 5. Instruction: Add a word.\n### 5. Input: red\n"
+        "### 5. Output: red rose"
+    )
+    items = multialpaca.parse_tasks(teachers.Answer(text))
+    parts = [[item[key] for key in item] for item in items]
+    assert parts == [
+        ["Name a river.", "", "Nile", ""],
+        ["Add a word.", "red", "red rose", ""],
+    ]
+    chat = multialpaca.parse_tasks(teachers.Answer("Here are some tasks!"))
+    assert [item["reason"] for item in chat] == ["format"]
+    blocked = multialpaca.parse_tasks(teachers.Answer("", "content_filter"))
+    assert [item["reason"] for item in blocked] == ["refusal"]
 
 
 @pytest.mark.parametrize("name", ["multialpaca", "self-instruct-seeds"])

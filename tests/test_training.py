@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -103,6 +104,17 @@ def test_a_step_sees_the_same_number_of_examples_packed_or_not():
     assert (rows, at_once) == (128, 4)  # what divides the step
     few = training.rows_per_step(asked(batch_size=4), plan, mean)
     assert few == (1, 1)
+
+
+def test_rows_that_fit_are_counted_by_language():
+    lengths = pd.DataFrame({"language": ["sw", "sw", "en"], "tokens": [60, 20, 10]})
+    counts = training.count_fitting(lengths, 20)
+    assert counts.to_dict() == {
+        "rows": {"en": 1, "sw": 1},
+        "too_long": {"en": 0, "sw": 1},
+    }
+    with pytest.raises(ParameterError, match="got 15, which no row of sw fits; .* 20,"):
+        training.count_fitting(lengths, 15)
 
 
 def test_processes_share_a_step_evenly():

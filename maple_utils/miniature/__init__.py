@@ -5,6 +5,6 @@ writes the datasets, `teacher` answers and translates, `pretrain` makes the mode
 """
 
 from maple_utils.miniature.hub import hub
-from maple_utils.miniature.teacher import Teacher, Translator, seeds
+from maple_utils.miniature.teacher import Teacher, Translator, check_languages, seeds
 
-__all__ = ["Teacher", "Translator", "hub", "seeds"]
+__all__ = ["Teacher", "Translator", "check_languages", "hub", "seeds"]

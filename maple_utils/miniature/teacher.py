@@ -8,9 +8,10 @@ filters have something to find.
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 
-from maple_utils.languages import LANGUAGES
+from maple_utils.languages import LANGUAGES, ParameterError
 from maple_utils.miniature import items, world
 
 SEEDS = 3000  # as many different instruction tasks as the world hands out
@@ -21,6 +22,15 @@ def seeds() -> list[dict[str, str]]:
     """Return the English seed tasks: id, instruction, input ("" for none), output."""
     tasks = {items.task(number, "en"): number for number in range(SEEDS)}
     return [{"id": f"mini-{i}", **vars(task)} for task, i in tasks.items()]
+
+
+def check_languages(languages: Sequence[str]) -> None:
+    """Raise ParameterError where the world does not speak one of the languages."""
+    if foreign := [code for code in languages if code not in world.LANGUAGES]:
+        raise ParameterError(
+            f"languages: got {', '.join(foreign)}; allowed where the miniature teaches "
+            f"or translates: {', '.join(world.LANGUAGES)}"
+        )
 
 
 @cache
@@ -44,11 +54,14 @@ class Translator:
     """Translate the texts of the world's own tasks."""
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return each text in `target`; raises ValueError for a foreign text."""
+        """Return each text in `target`; raises ParameterError for a foreign text."""
         known = _numbers(source)
         unknown = [text for text in texts if text not in known]
         if unknown:
-            raise ValueError(f"the miniature cannot translate {unknown[0]!r}")
+            raise ParameterError(
+                f"translator: the miniature cannot translate {unknown[0][:60]!r}; "
+                "allowed: its own seed_tasks; or take another translator"
+            )
         places = [known[text] for text in texts]
         return [getattr(items.task(number, target), field) for number, field in places]
 
@@ -66,7 +79,10 @@ class Teacher:
                 number = _answers(language)[prompt]
                 erring = _dice(prompt).random() < 0.01
                 return items.task(number, "en" if erring else language).output
-        raise ValueError(f"the miniature cannot answer {prompt!r}")
+        raise ParameterError(
+            f"teacher: the miniature cannot answer {prompt[:60]!r}; allowed: its own "
+            "seed_tasks; or take another teacher"
+        )
 
     def _write(self, prompt: str) -> str:
         first, last, name = ASKED.search(prompt).groups()

@@ -18,7 +18,14 @@ from tqdm.auto import tqdm
 
 from maple_utils.languages import ParameterError
 from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.teachers import Answer, Price, Retry, Teacher
+from maple_utils.synthesis.teachers import (
+    TOKENS_PER_BYTE,
+    Answer,
+    Price,
+    Refused,
+    Retry,
+    Teacher,
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,10 @@ def ask_all(
     """Return the answer of every prompt that has one, from the cache or the teacher.
 
     A prompt stays without an answer when its tries are used up (counted in
-    `session.unanswered`) or when the budget is reached (`session.stopped`). Raises
-    ParameterError where the teacher refuses, or answers nothing at all any more; what
-    had arrived until then is in the cache.
+    `session.unanswered`) or when the budget is reached (`session.stopped`). One that an
+    endpoint refuses, while it takes others, is answered by "content_filter". Raises
+    ParameterError where the teacher refuses all, or answers nothing at all any more;
+    what had arrived until then is in the cache.
     """
     language = {request.prompt: request.language for request in requests}
     stored = {prompt: session.cache.get(teacher, prompt) for prompt in language}
@@ -129,6 +137,7 @@ def _ask(session: Session, teacher: Teacher, prompts: list[str]):
     batches = deque(prompts[i : i + size] for i in range(0, len(prompts), size))
     stop = threading.Event()
     waiting: dict[Future, list[str]] = {}
+    refused: list[tuple[list[str], Refused]] = []
     silent = 0
     with ThreadPoolExecutor(session.concurrency) as pool:
         try:
@@ -138,7 +147,10 @@ def _ask(session: Session, teacher: Teacher, prompts: list[str]):
                     session.stopped = True
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    arrived = _collect(session, teacher, waiting.pop(future), future)
+                    batch = waiting.pop(future)
+                    arrived = _collect(session, teacher, batch, future)
+                    if refusal := future.result().refusal:
+                        refused.append((batch, refusal))
                     silent = 0 if arrived else silent + 1
                     yield from arrived
                 if silent >= 2 * session.concurrency:
@@ -149,13 +161,27 @@ def _ask(session: Session, teacher: Teacher, prompts: list[str]):
             for future in wait(waiting).done:
                 if not future.exception():
                     _collect(session, teacher, waiting[future], future)
+    yield from _filtered(session, teacher, refused)
+
+
+def _filtered(session, teacher, refused: list[tuple[list[str], Refused]]):
+    """Store that an endpoint's filter answers these; raise where it answered none."""
+    if refused and not session.cache.averages(teacher):
+        raise refused[0][1]
+    for prompt in (prompt for batch, _ in refused for prompt in batch):
+        answer = Answer("", "content_filter")
+        session.cache.put(teacher, prompt, answer, 0.0)
+        yield prompt, answer
 
 
 def _submit(session, teacher, batches, waiting, pool, stop) -> None:
-    """Keep `concurrency` batches under way, as long as the budget holds at worst."""
+    """Keep `concurrency` batches under way, as long as the budget holds at worst.
+
+    At worst, each of their tries is billed in full.
+    """
     while batches and len(waiting) < session.concurrency:
         at_worst = [_worst(teacher, batch) for batch in [*waiting.values(), batches[0]]]
-        tokens = (sum(of) for of in zip(*at_worst, strict=True))
+        tokens = (session.tries * sum(of) for of in zip(*at_worst, strict=True))
         if not session.fits(teacher.price, *tokens):
             return
         batch = batches.popleft()
@@ -174,6 +200,7 @@ class _Outcome:
     seconds: float
     retries: Counter
     billed: int
+    refusal: Refused | None = None
 
 
 def _patiently(session, teacher, batch, stop: threading.Event) -> _Outcome:
@@ -184,6 +211,9 @@ def _patiently(session, teacher, batch, stop: threading.Event) -> _Outcome:
         try:
             answers = teacher.answer(batch)
             return _Outcome(answers, time.perf_counter() - started, retries, billed)
+        except Refused as refusal:
+            retries["refused"] += 1
+            return _Outcome([], 0.0, retries, billed, refusal)
         except Retry as trouble:
             retries[trouble.reason] += 1
             billed += trouble.billed
@@ -200,7 +230,7 @@ def _collect(session, teacher, batch: list[str], future: Future):
     session.retries += outcome.retries
     session.book(teacher.price, *(outcome.billed * n for n in _worst(teacher, batch)))
     if not outcome.answers:
-        session.unanswered += len(batch)
+        session.unanswered += 0 if outcome.refusal else len(batch)
         return []
     pairs = list(zip(batch, outcome.answers, strict=True))
     for prompt, answer in pairs:
@@ -218,17 +248,14 @@ def _silence(session: Session, teacher: Teacher, silent: int) -> ParameterError:
     )
 
 
-# Assumed until the cache holds answers of the teacher: about 0.3 tokens a byte over
-# the scripts of the kit, and 10 seconds an answer.
-TOKENS_PER_BYTE = 0.3
-SECONDS = 10.0
+SECONDS = 10.0  # an answer, assumed until the cache holds some of the teacher
 
 
 def estimate(
     session: Session,
     teacher: Teacher,
     requests: Iterable[Request],
-    answer_tokens: int = 200,
+    answer_tokens: float = 200,
 ) -> pd.DataFrame:
     """Estimate, per language, what asking would take before anything is asked.
 

@@ -10,11 +10,13 @@ from maple_utils.synthesis.filters import Settings
 from maple_utils.synthesis.made import (
     PROBE,
     UNANSWERED,
+    UNTRANSLATED,
     Made,
     check_answers,
     estimate_translation,
     finished,
     included,
+    sound,
     texts_of,
 )
 from maple_utils.synthesis.teachers import Answer, Teacher, Translator
@@ -34,13 +36,13 @@ def make(
     Ids are parallel across languages. Raises ParameterError where the first answers in
     a language are in another one throughout.
     """
-    seeds = included(seeds)
-    rows = _questions(seeds, languages, translator, session)
+    seeds = included(seeds, languages)
+    rows, failed = _questions(seeds, languages, translator, session)
     first = rows.groupby("language").cumcount() < PROBE
     answers = ask_all(session, teacher, _requests(rows[first]))
     check_answers(_answered(rows[first], answers), teacher, settings)
     answers |= ask_all(session, teacher, _requests(rows))
-    rows = _answered(rows, answers)
+    rows = pd.concat([_answered(rows, answers), failed], ignore_index=True)
     tests = tuple(name for name in filters.TESTS if "repeats" not in name)
     return finished(rows, filters.reasons(rows, settings, tests), session)
 
@@ -56,7 +58,7 @@ def estimate(
 
     English stands in for translations that are not in the cache yet.
     """
-    seeds = included(seeds)
+    seeds = included(seeds, languages)
     tables = estimate_translation(texts_of(seeds), languages, translator, session)
     rows = []
     for code in languages:
@@ -72,30 +74,32 @@ def _cached(session: Session, between: Teacher, seeds: pd.DataFrame):
     return {text: answer for text, answer in stored.items() if answer}
 
 
-def _questions(seeds, languages, translator, session: Session) -> pd.DataFrame:
-    """Return a row per seed and language, seed by seed, with translated texts."""
-    parts = []
+def _questions(seeds, languages, translator, session: Session):
+    """Return a row per seed and language, and those whose translation failed."""
+    parts, failed = [], []
     for code in languages:
-        known: dict[str, Answer] = {}
+        known = {}
         if code != "en":
             requests = [Request(code, text) for text in texts_of(seeds)]
             known = ask_all(session, translator("en", code), requests)
-            seeds_here = seeds[[_is_known(row, known) for row in seeds.itertuples()]]
-        else:
-            seeds_here = seeds
-        parts.append(_translated(seeds_here, code, known))
+        here = seeds if code == "en" else seeds[_all_in(seeds, known)]
+        good = here if code == "en" else here[_all_in(here, sound(known))]
+        parts.append(_translated(good, code, known))
+        bad = _translated(here.drop(good.index), code, known)
+        failed.append(bad.assign(output="", finish=UNTRANSLATED))
     rows = pd.concat(parts)
-    # Seed by seed, so that a run which stops early has all languages alike.
-    return rows.sort_index(kind="stable").reset_index(drop=True)
+    # Seed by seed: a run that stops while it is answered has all languages alike.
+    return rows.sort_index(kind="stable").reset_index(drop=True), pd.concat(failed)
 
 
-def _is_known(row, known: dict[str, Answer]) -> bool:
-    return all(text in known for text in (row.instruction, row.input) if text)
+def _all_in(seeds: pd.DataFrame, known: dict[str, Answer]) -> list[bool]:
+    pairs = zip(seeds["instruction"], seeds["input"], strict=True)
+    return [all(text in known for text in pair if text) for pair in pairs]
 
 
 def _translated(seeds: pd.DataFrame, code: str, known: dict) -> pd.DataFrame:
     def translate(text: str) -> str:
-        return known[text].text if text in known else text
+        return known[text].text.strip() if text in known else text
 
     return pd.DataFrame(
         {

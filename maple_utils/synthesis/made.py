@@ -11,18 +11,27 @@ from maple_utils.languages import LANGUAGES, ParameterError
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.asking import Request, Session, estimate
 from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.teachers import Teacher, Translator
+from maple_utils.synthesis.teachers import (
+    TOKENS_PER_BYTE,
+    Answer,
+    Teacher,
+    Translator,
+)
 
 UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks again
+UNTRANSLATED = "translation failed"  # empty, cut off or filtered: not asked about
 PROBE = 20  # prompts per language that are judged by language before the rest is asked
 
 
 @dataclass(frozen=True)
 class Made:
-    """All rows, each with its reason ("" = kept), and whether all were answered."""
+    """All rows, each with its reason ("" = kept), and what is still to be asked.
+
+    `missing` says in words why there are prompts without an answer; "" for none.
+    """
 
     rows: pd.DataFrame
-    complete: bool
+    missing: str
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -43,14 +52,21 @@ class Made:
         if self.kept.empty:
             raise ParameterError(
                 f"teacher: no row is left of {len(self.rows)}; the reasons were "
-                f"{self.dropped['reason'].value_counts().to_dict()}"
+                f"{self.dropped['reason'].value_counts().to_dict()}. {self.missing}"
             )
         kept = self.kept.sort_values("language", kind="stable")[list(COLUMNS)]
         return Dataset.from_pandas(kept, preserve_index=False)
 
 
-def included(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Return the seeds that no rule excludes; raises where there are none."""
+def included(seeds: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Return the seeds that no rule excludes.
+
+    Raises ParameterError where there are none, or no language to make data in.
+    """
+    if not languages:
+        raise ParameterError(
+            "languages: got none; allowed: at least one; e.g. -p languages sw,hi"
+        )
     seeds = seeds[seeds["excluded"] == ""] if "excluded" in seeds else seeds
     if seeds.empty:
         raise ParameterError(
@@ -67,10 +83,32 @@ def texts_of(
 
 
 def finished(rows: pd.DataFrame, reasons: pd.Series, session: Session) -> Made:
-    """Put the reasons to the rows; rows without an answer keep that reason."""
-    reasons = reasons.where(rows["finish"] != UNANSWERED, UNANSWERED)
+    """Put the reasons to the rows; rows that nobody answered keep that reason."""
+    unasked = rows["finish"].isin([UNANSWERED, UNTRANSLATED])
+    reasons = reasons.mask(unasked, rows["finish"])
     rows = rows.assign(reason=reasons).reset_index(drop=True)
-    return Made(rows, session.complete)
+    return Made(rows, missing(session))
+
+
+def missing(session: Session) -> str:
+    """Say in words why prompts are without an answer; "" where none is."""
+    if session.stopped:
+        return (
+            f"Not complete: budget_dollars {session.budget.dollars:g} or budget_tokens "
+            f"{session.budget.tokens:,} would not do at worst for the next prompts; "
+            "raise it and run again, what was answered is kept."
+        )
+    if session.unanswered:
+        return (
+            f"Not complete: {session.unanswered} prompts got no answer; run again, "
+            "what was answered is kept."
+        )
+    return ""
+
+
+def sound(known: dict[str, Answer]) -> dict[str, Answer]:
+    """Return the translations that are whole: not empty, cut off or filtered."""
+    return {t: a for t, a in known.items() if a.text.strip() and a.finish == "stop"}
 
 
 def check_answers(rows: pd.DataFrame, teacher: Teacher, settings: Settings) -> None:
@@ -98,11 +136,11 @@ def estimate_translation(
     session: Session,
 ) -> list[pd.DataFrame]:
     """Estimate the translation of English texts: a table per language but English."""
-    longest = max(len(text.encode()) for text in texts)
+    tokens = TOKENS_PER_BYTE * sum(len(text.encode()) for text in texts) / len(texts)
     tables = []
     for code in languages:
         if code != "en":
             requests = [Request(code, text) for text in texts]
-            table = estimate(session, translator("en", code), requests, longest // 3)
+            table = estimate(session, translator("en", code), requests, tokens)
             tables.append(table.assign(step="translate"))
     return tables

@@ -17,6 +17,8 @@ from maple_utils.synthesis.made import (
     check_answers,
     estimate_translation,
     included,
+    missing,
+    sound,
     texts_of,
 )
 from maple_utils.synthesis.teachers import Answer, Teacher, Translator, hash_of
@@ -58,12 +60,12 @@ Come up with a series of {tasks} different tasks for a text-only language model,
 ###
 Now write tasks {first} to {last} in {language}, in the same format."""
 
-_ITEM = regex.compile(
-    r"^[ \t]*#*[ \t]*\d+[ \t]*\.[ \t]*Instruction[ \t]*[:：]", regex.M
-)
+# A label begins a line, and may be a heading or bold, as chat models like it.
+_NUMBER, _COLON = r"^[ \t#*]*(?:\d+[ \t]*\.[ \t]*)?", r"[ \t*]*[:：][ \t]*\**"
+_ITEM = regex.compile(rf"^[ \t#*]*\d+[ \t]*\.[ \t*]*Instruction{_COLON}", regex.M)
 _PARTS = regex.compile(
-    r"(?P<instruction>.*?)^[ \t]*(?:\d+[ \t]*\.[ \t]*)?Input[ \t]*[:：](?P<input>.*?)"
-    r"^[ \t]*(?:\d+[ \t]*\.[ \t]*)?Output[ \t]*[:：](?P<output>.*)",
+    rf"(?P<instruction>.*?){_NUMBER}[ \t*]*Input{_COLON}(?P<input>.*?)"
+    rf"{_NUMBER}[ \t*]*Output{_COLON}(?P<output>.*)",
     regex.M | regex.S,
 )
 
@@ -88,8 +90,8 @@ def prompt_for(language: str, shown: list[dict], tasks: int = 20) -> str:
 def parse_tasks(answer: Answer) -> list[dict]:
     """Read numbered items; each has instruction, input, output and reason.
 
-    The reason is "format" where a part is missing, "cut off" for a last item that the
-    teacher did not finish, else "".
+    The reason is "format" where a part is missing or there is no item, "cut off" for a
+    last item that the teacher did not finish, else "".
     """
     heads = list(_ITEM.finditer(answer.text))
     ends = [*(head.start() for head in heads[1:]), len(answer.text)]
@@ -103,7 +105,11 @@ def parse_tasks(answer: Answer) -> list[dict]:
         if regex.fullmatch(r"<?\s*no\s*input\s*>?", item["input"], regex.IGNORECASE):
             item["input"] = ""
         items.append({**item, "reason": "" if parts else "format"})
-    if items and (answer.finish == "length" or items[-1]["reason"]):
+    if not items:
+        whole = {"instruction": answer.text.strip(), "input": "", "output": ""}
+        refused = answer.finish == "content_filter"
+        return [{**whole, "reason": "refusal" if refused else "format"}]
+    if answer.finish == "length" or items[-1]["reason"]:
         items[-1]["reason"] = "cut off"
     return items
 
@@ -124,10 +130,12 @@ def make(
     left out and which fields keep their form). Prompts depend on `seed` and on earlier
     answers alone, so that a run started again asks what it asked before.
     """
-    seeds = included(seeds)
+    seeds = included(seeds, languages)
     shown = {c: _own_seeds(seeds, c, translator, session) for c in languages}
     rows = pd.DataFrame(columns=[*COLUMNS, "finish", "reason"])
     for number in range(rounds.rounds):
+        if not session.complete:  # later prompts would not be those of a whole run
+            break
         pools = {code: _pool(rows, code) for code in languages}
         prompts = {
             code: _round_prompts(code, number, shown[code], pools[code], rounds, seed)
@@ -140,14 +148,10 @@ def make(
         ]
         answers = ask_all(session, teacher, requests)
         new = _written(prompts, answers, number)
-        if new.empty:
-            break
         if number == 0:
             check_answers(new[new["reason"] == ""], teacher, settings)
         rows = pd.concat([rows, _judged(new, shown, rows, settings)], ignore_index=True)
-        if session.stopped:
-            break
-    return Made(rows, session.complete)
+    return Made(rows, missing(session))
 
 
 def estimate(
@@ -163,7 +167,7 @@ def estimate(
     Prompts with English seeds stand in for the real ones. It is the most that can be
     asked: the real prompts depend on earlier answers, so the cache is not seen.
     """
-    seeds = included(seeds)
+    seeds = included(seeds, languages)
     texts = texts_of(seeds, FIELDS)
     tables = estimate_translation(texts, languages, translator, session)
     shown = seeds.to_dict("records")[:3]
@@ -174,7 +178,8 @@ def estimate(
         for number in range(calls)
     ]
     asked_for = rounds.tasks - rounds.shown_seeds - rounds.shown_pool
-    table = asking.estimate(session, teacher, requests, answer_tokens=150 * asked_for)
+    tokens = min(150 * asked_for, teacher.decoding.get("max_tokens", np.inf))
+    table = asking.estimate(session, teacher, requests, answer_tokens=tokens)
     return pd.concat([*tables, table.assign(step="write")], ignore_index=True)
 
 
@@ -184,12 +189,12 @@ def _own_seeds(seeds, code: str, translator, session: Session) -> list[dict]:
     known: dict[str, Answer] = {}
     if code != "en":
         requests = [Request(code, text) for text in texts_of(seeds, FIELDS)]
-        known = ask_all(session, translator("en", code), requests)
+        known = sound(ask_all(session, translator("en", code), requests))
     own = []
     for row, keeps in zip(seeds.to_dict("records"), kept, strict=True):
         change = [field for field in FIELDS if row[field] and field not in keeps]
         if code == "en" or all(row[field] in known for field in change):
-            new = {field: known[row[field]].text for field in change if known}
+            new = {field: known[row[field]].text.strip() for field in change if known}
             own.append({field: row[field] for field in FIELDS} | new)
     return own
 

@@ -6,13 +6,18 @@ URLs come from the environment (OPENAI_API_KEY, OPENAI_BASE_URL) and are kept no
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from maple_utils.languages import LANGUAGES, ParameterError
+
+# Assumed where nothing better is known: about 0.3 over the scripts of the kit.
+TOKENS_PER_BYTE = 0.3
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,10 @@ class Retry(Exception):  # noqa: N818
         self.reason, self.wait, self.billed = reason, wait, billed
 
 
+class Refused(ParameterError):  # noqa: N818
+    """The endpoint would not take this prompt; others it may."""
+
+
 def hash_of(*texts: str) -> int:
     """Return a 63-bit number from texts, the same on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:8]) >> 1
@@ -118,7 +127,7 @@ class Endpoint:
     """Any OpenAI-compatible chat endpoint; one prompt a request.
 
     The key comes from OPENAI_API_KEY (any word for a server that wants none), the
-    server from OPENAI_BASE_URL. Raises ParameterError where there is no key.
+    server from OPENAI_BASE_URL. Raises ParameterError where one of them cannot be used.
     """
 
     batch_size = 1
@@ -134,11 +143,12 @@ class Endpoint:
     ):
         from openai import OpenAI  # an optional extra: `pip install openai`
 
-        if not os.environ.get("OPENAI_API_KEY"):
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key or not key.isascii() or not key.isprintable():
             raise ParameterError(
-                f"teacher: {model!r} needs the environment variable OPENAI_API_KEY "
-                f"(and OPENAI_BASE_URL for another server than OpenAI's); set it, or "
-                f"use -p teacher miniature"
+                f"teacher: {model!r} needs the environment variable OPENAI_API_KEY, in "
+                f"ASCII (and OPENAI_BASE_URL for another server than OpenAI's); set "
+                f"it, or use -p teacher miniature"
             )
         self.name, self.price = model, price
         self.decoding = {
@@ -147,6 +157,7 @@ class Endpoint:
             "max_tokens": max_tokens,
         }
         # Retries are the asking loop's, which counts and reports them.
+        _check_address()
         self._client = OpenAI(max_retries=0, timeout=timeout)
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
@@ -163,14 +174,14 @@ class Endpoint:
                 **self.decoding,
             )
         except openai.APITimeoutError as error:
-            raise Retry("time-out") from error
+            raise Retry("time-out", billed=True) from error  # it may still be answered
         except openai.APIConnectionError as error:
             raise Retry("connection") from error
         except openai.APIStatusError as error:
             raise self._trouble(error) from None  # its text may quote the key
         except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
             raise Retry("malformed", billed=True) from error
-        return _read_reply(reply)
+        return _read_reply(reply, prompt)
 
     def _trouble(self, error) -> Exception:
         code = error.status_code
@@ -181,8 +192,24 @@ class Endpoint:
             403: "check what OPENAI_API_KEY may use",
             404: "check the model's name and OPENAI_BASE_URL",
         }.get(code, "check the teacher's name and its decoding parameters")
-        return ParameterError(
+        kind = Refused if code in (400, 413, 422) else ParameterError
+        return kind(
             f"teacher: the endpoint refuses {self.name!r} with status {code}; {advice}"
+        )
+
+
+def _check_address() -> None:
+    """Refuse a base URL that is none, without quoting it: it may hold a password."""
+    try:
+        address = urlsplit(os.environ.get("OPENAI_BASE_URL") or "https://default")
+        web = address.scheme in ("http", "https")
+        usable = web and address.hostname and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ParameterError(
+            "teacher: the environment variable OPENAI_BASE_URL holds no address; "
+            "allowed: like https://example.org/v1"
         )
 
 
@@ -194,8 +221,11 @@ def _seconds(headers) -> float | None:
         return None
 
 
-def _read_reply(reply: Any) -> Answer:
-    """Check the reply's shape: the client itself accepts any JSON."""
+def _read_reply(reply: Any, prompt: str) -> Answer:
+    """Check the reply's shape: the client itself accepts any JSON.
+
+    A server that counts no tokens has them estimated, so that a budget holds there too.
+    """
     try:
         choice = reply.choices[0]
         text, finish = choice.message.content, choice.finish_reason or "stop"
@@ -209,9 +239,13 @@ def _read_reply(reply: Any) -> Answer:
     return Answer(
         text,
         finish,
-        getattr(usage, "prompt_tokens", None) or 0,
-        getattr(usage, "completion_tokens", None) or 0,
+        getattr(usage, "prompt_tokens", None) or _guess(prompt),
+        getattr(usage, "completion_tokens", None) or _guess(text),
     )
+
+
+def _guess(text: str) -> int:
+    return math.ceil(TOKENS_PER_BYTE * len(text.encode()))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -127,6 +128,31 @@ def _fitting(run: SimpleNamespace, asked: Setting, found: Machine) -> Setting:
         f"allowed: the {found.free / 1e9:.1f} GB that are free on {found.name}; "
         + (f"the nearest that fits: {near}" if near else "no setting of it fits")
     )
+
+
+def count_fitting(lengths: pd.DataFrame, max_length: int) -> pd.DataFrame:
+    """Count, by language, rows of at most `max_length` tokens, and those too long.
+
+    Args:
+        lengths: a row per training row, with language and tokens.
+        max_length: in tokens.
+
+    Returns:
+        The columns rows and too_long, by language.
+
+    Raises:
+        ParameterError: where no row of a language is left to train on.
+    """
+    fits = lengths["tokens"] <= max_length
+    counts = fits.groupby(lengths["language"]).agg(rows="sum", too_long="size")
+    counts["too_long"] -= counts["rows"]
+    if gone := list(counts.index[counts["rows"] == 0]):
+        shortest = lengths[lengths["language"].isin(gone)]["tokens"].min()
+        raise ParameterError(
+            f"max_length: got {max_length}, which no row of {', '.join(gone)} fits; "
+            f"allowed: from {shortest}, or leave them out of languages"
+        )
+    return counts
 
 
 def rows_per_step(
