@@ -108,6 +108,15 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "rounds": Parameter(int, low=1, high=1000, example="10"),
     "prompts": Parameter(int, low=1, high=100000, example="100"),
+    "prompts_first": Parameter(int, low=1, high=100000, example="10"),
+    "shown_seeds": Parameter(int, low=1, high=100, example="2"),
+    "shown_pool": Parameter(int, low=0, high=100, example="1"),
+    "tasks_per_prompt": Parameter(int, low=2, high=100, example="20"),
+    "echo": Parameter(float, low=0, high=1, example="0.5"),
+    "max_characters": Parameter(int, low=1, high=10**9, example="8192"),
+    "temperature": Parameter(float, low=0, high=2, example="0.7"),
+    "top_p": Parameter(float, low=0.01, high=1, example="1.0"),
+    "max_tokens": Parameter(int, low=0, high=131072, example="4096"),
     "similarity": Parameter(float, low=0.01, high=1, example="0.7"),
     "concurrency": Parameter(int, low=1, high=1024, example="8"),
     "budget_dollars": Parameter(float, low=0.01, high=10**6, example="10.0"),
@@ -129,8 +138,9 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 SYNTHESIZE = """recipe seed_tasks teacher translator languages limit seed rounds prompts
-    similarity concurrency budget_dollars budget_tokens price_in price_out
-    translator_price_in translator_price_out tokenizers max_length total alpha
+    prompts_first shown_seeds shown_pool tasks_per_prompt similarity echo max_characters
+    temperature top_p max_tokens concurrency budget_dollars budget_tokens price_in
+    price_out translator_price_in translator_price_out tokenizers max_length total alpha
     published hub_root output_dir""".split()
 
 TRAIN = """base_model instruction_data rank bits seed languages limit hub_root

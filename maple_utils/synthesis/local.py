@@ -28,11 +28,16 @@ class Local:
         self,
         model: str,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         max_tokens: int = 512,
         batch_size: int = 8,
     ):
         self.name, self.batch_size = model, batch_size
-        self.decoding = {"temperature": temperature, "max_tokens": max_tokens}
+        self.decoding = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+        }
         self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -76,6 +81,7 @@ class Local:
             **settings,
             "do_sample": True,
             "temperature": self.decoding["temperature"],
+            "top_p": self.decoding["top_p"],
         }
 
     def _read(self, ids: list[int], prompt_tokens: int) -> Answer:

@@ -8,7 +8,7 @@ import pandas as pd
 import regex
 
 from maple_utils.instructions import COLUMNS
-from maple_utils.languages import LANGUAGES
+from maple_utils.languages import LANGUAGES, ParameterError
 from maple_utils.synthesis import asking, filters
 from maple_utils.synthesis.asking import Request, Session, ask_all
 from maple_utils.synthesis.filters import Settings
@@ -36,6 +36,14 @@ class Rounds:
     shown_seeds: int = 2
     shown_pool: int = 1
     tasks: int = 20  # shown and asked for together
+
+    def __post_init__(self):
+        shown = self.shown_seeds + self.shown_pool
+        if shown >= self.tasks:
+            raise ParameterError(
+                f"tasks_per_prompt: got {self.tasks}, of which {shown} are shown; "
+                f"allowed: from {shown + 1}, or lower shown_seeds or shown_pool"
+            )
 
     def in_round(self, number: int) -> int:
         """Return how many prompts round `number` (from 0) has."""

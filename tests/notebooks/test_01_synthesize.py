@@ -140,6 +140,9 @@ def test_a_killed_run_asks_what_is_missing_and_ends_with_the_same_dataset(
         ({"teacher": "gpt-4"}, "teacher: got 'gpt-4'; allowed: text like miniature"),
         ({"teacher": "endpoint:gpt-4o-mini"}, "OPENAI_API_KEY"),
         ({"languages": "klingon"}, "languages: got 'klingon'"),
+        ({"languages": "en,th"}, "languages: got th; allowed where the miniature"),
+        ({"languages": ""}, "languages: got none; allowed: at least one"),
+        ({"recipe": "multialpaca", "tasks_per_prompt": 3}, "tasks_per_prompt: got 3"),
         ({"budget_tokens": 0}, "budget_tokens: got 0; allowed: an integer from 1"),
         ({"output_dir": "/proc/nowhere"}, "output_dir: got '/proc/nowhere'"),
     ],
@@ -154,3 +157,13 @@ def test_bad_input_ends_in_one_line_before_anyone_is_asked(
     assert line in error_line(error.value)
     assert not (tmp_path / "d").exists()
     assert not (tmp_path / "answers.sqlite").exists()
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path):
+    mine = tmp_path / "d" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run("01_synthesize", tmp_path / "out", {"output_dir": str(mine.parent)})
+    assert "which holds thesis.txt; allowed: a new folder" in error_line(error.value)
+    assert mine.read_text() == "years of work"
