@@ -90,6 +90,37 @@ def test_what_is_not_there_is_one_line(name, languages, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("train.jsonl", b'{"instruction": "Go.", "out', "cannot be read as a dataset"),
+        ("train.csv", "instruction,output\nà,é\n".encode("latin-1"), "cannot be read"),
+        ("train.jsonl", b"", "cannot be read as a dataset"),
+        ("test.jsonl", json.dumps(rows("en", 1)[0]).encode(), "cannot be read"),
+        (
+            "train.jsonl",
+            json.dumps(rows("en", 1, output=7)[0]).encode(),
+            "output as te",
+        ),
+        ("train.jsonl", json.dumps(rows(None, 1)[0]).encode(), "filled"),
+    ],
+    ids=["torn", "latin-1", "empty", "test split only", "numbers", "no language"],
+)
+def test_a_folder_that_cannot_be_trained_on_is_one_line(file, content, line, tmp_path):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ParameterError) as error:
+        instructions.load(str(tmp_path))
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_without_an_id_get_one(tmp_path):
+    some = [*rows("en", 1), *rows("en", 1, id=None), *rows("en", 1, id=None)]
+    write_lines(tmp_path / "mine" / "train.jsonl", some)
+    found = instructions.load(str(tmp_path / "mine"))["id"]
+    assert list(found) == ["task-0", "mine-en-1", "mine-en-2"]
+
+
 def test_capping_and_sampling_by_language():
     whole = data(en=80, sw=20)
     assert Counter(instructions.cap(whole, 30)["language"]) == {"en": 30, "sw": 20}

@@ -26,6 +26,10 @@ from maple_utils.languages import LANGUAGES, ParameterError, check_languages
 COLUMNS = ("id", "language", "instruction", "input", "output")
 
 
+# What `datasets` raises where there is nothing to read, or nothing that it can.
+UNREADABLE = (ConnectionError, OSError, ValueError, StopIteration, DatasetsError)
+
+
 def prompt_text(instruction: str, input: str = "") -> str:
     """Return the Alpaca-style prompt of one row, ending on a newline.
 
@@ -69,23 +73,26 @@ def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
     try:
         configs = get_dataset_config_names(source)
         by_config = [config for config in configs if config in LANGUAGES]
-        if by_config:
-            wanted = _present(name, languages, by_config)
-            parts = {code: read_train(source, code) for code in wanted}
-            return concatenate_datasets(
-                [_complete(name, rows, code) for code, rows in parts.items()]
-            )
-        rows = read_train(source, configs[0])
-    except (ConnectionError, OSError, DatasetsError) as error:
+        wanted = by_config and _present(name, languages, by_config)
+        parts = {code: read_train(source, code) for code in wanted or configs[:1]}
+    except ParameterError:
+        raise
+    except UNREADABLE as error:
         raise ParameterError(
             f"instruction_data: {name!r} cannot be read as a dataset: "
             f"{first_line(error)}; give a folder with parquet or jsonl files, or set "
             f"hub_root to a mirror"
         ) from error
-    if "language" not in rows.column_names:
+    if by_config:
+        return concatenate_datasets(
+            [_complete(name, rows, code) for code, rows in parts.items()]
+        )
+    rows = parts[configs[0]]
+    if "language" not in rows.column_names or None in rows["language"]:
         raise ParameterError(
             f"instruction_data: {name!r} has neither a config per language nor a "
-            f"column 'language' (columns: {', '.join(rows.column_names)}); add one"
+            f"column 'language' that is filled (columns: "
+            f"{', '.join(rows.column_names)}); add one"
         )
     column = np.asarray(rows["language"])
     wanted = _present(name, languages, list(set(column)))
@@ -111,7 +118,7 @@ def _load_published(
         file = f"{root}{published.repository}/{published.file.format(language=code)}"
         try:
             rows = load_dataset("json", data_files=file, split="train")
-        except (ConnectionError, OSError, DatasetsError) as error:
+        except UNREADABLE as error:
             raise ParameterError(
                 f"instruction_data: {name!r} needs {file}, which cannot be read: "
                 f"{first_line(error)}; check the network, or set hub_root to a mirror"
@@ -157,10 +164,11 @@ def _present(
 
 def _complete(name: str, rows: Dataset, code: str) -> Dataset:
     """Give the rows of one language exactly the COLUMNS, all strings; refuse gaps."""
-    absent = {"instruction", "output"} - set(rows.column_names)
+    texts = {k for k, of in rows.features.items() if "string" in str(of.dtype)}
+    absent = {"instruction", "output"} - texts
     if absent:
         raise ParameterError(
-            f"instruction_data: {name!r} lacks {', '.join(sorted(absent))}; "
+            f"instruction_data: {name!r} lacks {', '.join(sorted(absent))} as text; "
             f"needed: instruction, output (and input, id, language if there are any); "
             f"got {', '.join(rows.column_names)}"
         )
@@ -184,10 +192,11 @@ def _complete(name: str, rows: Dataset, code: str) -> Dataset:
 
 def _complete_batch(batch: dict, indices: list[int], name: str, code: str) -> dict:
     stem = Path(name).name
-    ids = batch.get("id") or [f"{stem}-{code}-{index}" for index in indices]
+    ids = batch.get("id") or [None] * len(indices)
+    own = [f"{stem}-{code}-{index}" for index in indices]
     inputs = batch.get("input") or [""] * len(indices)
     return {
-        "id": [str(value) for value in ids],
+        "id": [new if i is None else str(i) for i, new in zip(ids, own, strict=True)],
         "language": [code] * len(indices),
         "instruction": batch["instruction"],
         "input": [value or "" for value in inputs],

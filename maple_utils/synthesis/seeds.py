@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import regex
 from datasets import load_dataset
-from datasets.exceptions import DatasetsError
 
-from maple_utils.instructions import first_line, read_train
+from maple_utils.instructions import UNREADABLE, first_line, read_train
 from maple_utils.languages import ParameterError
 
 COLUMNS = ["id", "instruction", "input", "output"]
@@ -88,7 +87,7 @@ def _read(name: str, hub_root: str | Path) -> pd.DataFrame:
         if name.startswith("https://"):
             return load_dataset("json", data_files=name, split="train").to_pandas()
         return read_train(source, config).to_pandas()
-    except (ConnectionError, OSError, ValueError, DatasetsError) as error:
+    except UNREADABLE as error:
         raise ParameterError(
             f"seed_tasks: {source!r} cannot be read as a dataset: {first_line(error)}; "
             "allowed: miniature, a folder, a name in hub_root, a dataset id on the hub"
