@@ -32,7 +32,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import instructions, miniature, models, sizes, training
+from maple_utils import instructions, miniature, models, training
 from maple_utils.training import meters
 
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
@@ -67,7 +67,7 @@ def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Mod
         source,
         dtype=plan.dtype,
         quantization_config=config,
-        attn_implementation=plan.attention,
+        attn_implementation=plan.attn_implementation,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
     models.keep_weights_still(base)
@@ -87,7 +87,7 @@ def sides(plan: training.Plan, rows: int, at_once: int, packing: bool) -> dict:
         "optim": plan.optimizer,
         "bf16": plan.dtype == torch.bfloat16,
         "fp16": plan.dtype == torch.float16,
-        "activation_checkpointing": plan.recompute,
+        "activation_checkpointing": plan.gradient_checkpointing,
     }
     return {"TRL's defaults": {"use_cpu": on_cpu}, "this kit": kit}
 
@@ -115,15 +115,17 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
         models.forget_peak_memory()
         trainer.train()
     memory = models.peak_memory()
-    shape = sizes.shape_of(given.base_model)
-    cost = meter.cost(shape.flops(rank, recompute=False), plan.dtype)
+    shape = forecast.shape_of(given.base_model)
+    cost = meter.cost(shape.flops(rank, gradient_checkpointing=False), plan.dtype)
     return cost | {"peak": memory}
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a row per width, rank and side."""
     tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
-    usual = dict.fromkeys(("dtype", "attention", "optimizer", "recompute"), "auto")
+    usual = dict.fromkeys(
+        ("dtype", "attention", "optimizer", "gradient_checkpointing"), "auto"
+    )
     usual |= {"batch_size": BATCH, "micro_batch": 0, "max_length": 1024}
     usual |= {"packing": given.packing, "base_model": given.base_model}
     usual |= {"report_to": "none"}

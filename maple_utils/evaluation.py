@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from maple_utils import instructions, metrics, models, params, results
-from maple_utils.languages import ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.tasks import Task, TaskData
 from maple_utils.tasks.prompts import Prompt
 
@@ -141,8 +141,8 @@ def heldout_rows(subject: Subject, hub_root: str | Path) -> pd.DataFrame:
     data = instructions.load(
         of.instruction_data, of.languages, hub_root, params.workspace()
     )
-    if of.limit:
-        data = instructions.cap(data, of.limit + of.heldout, of.seed)
+    if of.train_limit:
+        data = instructions.cap(data, of.train_limit + of.heldout, of.seed)
     return instructions.split_heldout(data, of.heldout, of.seed)[1].to_pandas()
 
 

@@ -1,24 +1,27 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file or folder appears whole or not at all."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file or folder under a temporary name, then move it to `path`.
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a draft path to fill with a file or folder, then move it to `path`.
 
-    What stands at `path` is replaced; a write that fails leaves it as it was.
+    What stands at `path` is replaced; where the block fails, it stays as it was.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    draft = scratch / path.name
     try:
-        write(draft / path.name)
+        yield draft
         if path.is_dir():
-            os.replace(path, draft / ".before")
-        os.replace(draft / path.name, path)
+            os.replace(path, scratch / ".before")
+        os.replace(draft, path)
     finally:
-        shutil.rmtree(draft)
+        shutil.rmtree(scratch)

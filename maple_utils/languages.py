@@ -1,4 +1,4 @@
-"""Every language of the kit: one table, and the errors that name what is allowed.
+"""Every language of the kit, in one table.
 
 Codes are ISO 639-1 where there is one; `zh-Hans` and `zh-Hant` stand where the script
 of Chinese matters. `joshi` is the class (0 least resources, 5 most) of Joshi et al.
@@ -13,13 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-
-class ParameterError(ValueError):
-    """A parameter that cannot be used. Its message is one line, meant for a person."""
-
-    def _render_traceback_(self) -> list[str]:
-        """Show that line alone in a notebook, without a traceback."""
-        return [f"{type(self).__name__}: {self}"]
+from maple_utils.errors import ParameterError
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,11 @@ class Language:
     joshi: int
     flores: str
     iso3: str
+
+    @property
+    def base(self) -> str:
+        """Return the code without a script: `zh` for `zh-Hans`."""
+        return self.code.split("-")[0]
 
 
 # code | name | endonym | script | family | Joshi class | FLORES-200 | ISO 639-3

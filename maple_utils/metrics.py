@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from maple_utils.languages import LANGUAGES
 from maple_utils.tasks import Example, Task
 from maple_utils.tasks.prompts import parse_answer, parse_choice
 from maple_utils.words import rouge_l_f
@@ -36,7 +37,7 @@ _UNSPACED = re.compile(
 
 def answer_tokens(text: str, language: str) -> list[str]:
     """Split an answer into the tokens that F1 and exact match compare."""
-    base = language.split("-")[0]
+    base = LANGUAGES[language].base
     text = "".join(c for c in text.lower() if not _is_punctuation(c))
     text = re.sub(ARTICLES[base], " ", text) if base in ARTICLES else text
     return (_split_unspaced(text) if base in UNSPACED_LANGUAGES else text).split()

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from maple_utils.languages import ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.params import short_name
 
 _MINIATURE = Path(__file__).parent / "miniature"

@@ -16,13 +16,12 @@ from typing import TypeVar
 
 import pandas as pd
 
-from maple_utils.files import write_whole
+from maple_utils import files
 from maple_utils.languages import LANGUAGES
-from maple_utils.params import cell_name
+from maple_utils.params import CELL, Cell
 
-CELL = ["base_model", "instruction_data", "rank", "bits", "seed"]
 METRICS = ["accuracy", "accuracy_bytes", "f1", "exact_match", "rouge_l"]
-HEADLINE = ("accuracy", "f1", "rouge_l")  # of a choice, an answer, a summary
+MAIN_METRICS = ("accuracy", "f1", "rouge_l")  # of a choice, an answer, a summary
 SCORES_COLUMNS = [
     *CELL,
     *("task", "language", "scoring", "metric"),
@@ -35,7 +34,7 @@ PREDICTIONS_COLUMNS = [
     *METRICS,
 ]
 _T = TypeVar("_T")
-_TYPES = {"rank": "Int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
+_TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
@@ -44,13 +43,15 @@ def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     if absent:
         raise ValueError(f"predictions lack {', '.join(sorted(absent))}")
     table = predictions[PREDICTIONS_COLUMNS].astype(_TYPES)
-    write_whole(path, lambda draft: table.to_parquet(draft, index=False))
+    with files.atomic(path) as draft:
+        table.to_parquet(draft, index=False)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
     """Check a scores table and write it as parquet."""
     table = validate(scores)
-    write_whole(path, lambda draft: table.to_parquet(draft, index=False))
+    with files.atomic(path) as draft:
+        table.to_parquet(draft, index=False)
 
 
 def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +91,6 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
             "maple_utils/languages.py; add a line there"
         )
     table = scores[SCORES_COLUMNS].astype(_TYPES).reset_index(drop=True)
-    table["instruction_data"] = table["instruction_data"].fillna("")
     fractions = table.loc[table["metric"] != "bits_per_byte", "value"].dropna()
     if not fractions.between(0, 1).all():
         raise ValueError(f"value: got {fractions.max():g}; allowed: fractions, 0 to 1")
@@ -114,7 +114,7 @@ def collect(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat(tables, ignore_index=True), problems
 
 
-def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
+def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     """Return what every runs_dir/CELL/train.json says, and a line per skipped file.
 
     Returns:
@@ -129,10 +129,10 @@ def training(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows, columns=columns), problems
 
 
-def settings(runs_dir: Path) -> dict[str, str]:
+def used_parameters(runs_dir: Path) -> dict[str, str]:
     """Return all values that each of 02's parameters had in the runs below `runs_dir`.
 
-    Where the device chose, what it chose. A damaged file is named by `training`.
+    Where the device chose, what it chose. A damaged file is named by `training_records`.
     """
     found: dict[str, set[str]] = {}
     records, _ = _read_records(runs_dir, lambda r: r["parameters"] | r["plan"])
@@ -180,7 +180,7 @@ def shipped() -> pd.DataFrame:
 
 
 def shipped_training() -> pd.DataFrame:
-    """Return what `training` says of the runs of `shipped`."""
+    """Return what `training_records` says of the runs of `shipped`."""
     return _shipped("miniature_training.parquet")
 
 
@@ -191,15 +191,15 @@ def _shipped(name: str) -> pd.DataFrame:
     return pd.read_parquet(file)
 
 
-def headline(scores: pd.DataFrame) -> pd.DataFrame:
+def main_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each task's first metric, without what stands beside it."""
-    return scores[scores["metric"].isin(HEADLINE)]
+    return scores[scores["metric"].isin(MAIN_METRICS)]
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return headline scores, means over languages: cells x (task, scoring)."""
-    main = headline(scores)
-    names = [cell_name(*row) for row in main[CELL].itertuples(index=False)]
+    """Return main scores, means over languages: cells x (task, scoring)."""
+    main = main_metrics(scores)
+    names = [Cell(*row).name for row in main[CELL].itertuples(index=False)]
     cells = pd.Series(names, main.index, "str", "mean over languages")
     return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
         key=lambda names: names.map(_natural)

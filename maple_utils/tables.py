@@ -1,12 +1,12 @@
 """Tables as an appendix has them: runs by languages, intervals, the best in bold."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from maple_utils import files
 from maple_utils.claims.contrasts import RUN
 from maple_utils.figures.style import (
     METRICS,
@@ -16,14 +16,13 @@ from maple_utils.figures.style import (
     language_name,
     task_name,
 )
-from maple_utils.files import write_whole
 
 
 def by_task(main: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each task with its table: runs by languages, values and intervals.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
+        main: what `claims.contrasts.primary_scores` returns.
 
     Yields:
         The task's name and a table whose columns are (language, "value") in percent
@@ -78,7 +77,7 @@ def save(main: pd.DataFrame, folder: Path) -> list[Path]:
     The LaTeX needs the packages adjustbox, booktabs and rotating.
     """
     note = " (miniature)" if is_miniature(main) else ""
-    files = []
+    written = []
     for task, wide in by_task(main):
         metric = METRICS[main.loc[main["task"] == task, "metric"].iloc[0]]
         caption = f"{task_name(task)}: {metric} in percent, 95 % intervals{note}"
@@ -90,10 +89,10 @@ def save(main: pd.DataFrame, folder: Path) -> list[Path]:
             "html": html.to_html(doctype_html=True),
         }
         for ending, text in texts.items():
-            write = partial(Path.write_text, data=text, encoding="utf-8")
-            write_whole(Path(folder) / f"{task}.{ending}", write)
-        files.append(Path(folder) / f"{task}.html")
-    return files
+            with files.atomic(Path(folder) / f"{task}.{ending}") as draft:
+                draft.write_text(text, encoding="utf-8")
+        written.append(Path(folder) / f"{task}.html")
+    return written
 
 
 def _latex(wide: pd.DataFrame, caption: str, task: str) -> str:

@@ -16,12 +16,12 @@ _WORD = regex.compile(
 )
 
 
-def words(text: str) -> list[str]:
+def tokenize_words(text: str) -> list[str]:
     """Split a text in any script into lower-case words, without punctuation."""
     return _WORD.findall(text.lower())
 
 
 def rouge_l_f(first: str, second: str) -> float:
     """Return ROUGE-L F1 (Lin 2004): 2 LCS / (words of both), 0 where both are empty."""
-    a, b = words(first), words(second)
+    a, b = tokenize_words(first), tokenize_words(second)
     return 2 * LCSseq.similarity(a, b) / (len(a) + len(b)) if a or b else 0.0

@@ -6,7 +6,8 @@ import pytest
 
 from maple_utils import claims
 from maple_utils.claims import findings
-from maple_utils.languages import ParameterError, resource_level
+from maple_utils.errors import ParameterError
+from maple_utils.languages import resource_level
 from tests import simulated_claims as simulated
 
 FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr ar hi sw te gu qu")

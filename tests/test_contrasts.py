@@ -50,8 +50,10 @@ def test_primary_prefers_likelihood_unless_more_runs_were_generated() -> None:
     grid = simulated.runs(ranks=(8,), bits=(4,))
     table = simulated.table(np.random.default_rng(3), grid, {"xcopa": "en sw"})
     generated = table.assign(scoring="generate", value=0.1)
-    both = contrasts.primary(pd.concat([generated, table]))
-    some = contrasts.primary(pd.concat([generated, table[table["rank"].notna()]]))
+    both = contrasts.primary_scores(pd.concat([generated, table]))
+    some = contrasts.primary_scores(
+        pd.concat([generated, table[table["rank"].notna()]])
+    )
     assert set(both["scoring"]) == {"likelihood"}
     assert set(some["scoring"]) == {"generate"}
     assert len(both) == len(some) == len(table)
@@ -61,7 +63,9 @@ def test_primary_leaves_out_bits_per_byte_and_second_metrics() -> None:
     grid = simulated.runs(ranks=(8,), bits=(4,))
     table = simulated.table(np.random.default_rng(3), grid, {"xquad": "en sw"})
     others = [table.assign(metric=name) for name in ("exact_match", "bits_per_byte")]
-    assert set(contrasts.primary(pd.concat([*others, table]))["metric"]) == {"f1"}
+    assert set(contrasts.primary_scores(pd.concat([*others, table]))["metric"]) == {
+        "f1"
+    }
 
 
 def test_change_is_from_the_base_at_the_same_bits() -> None:
@@ -70,14 +74,16 @@ def test_change_is_from_the_base_at_the_same_bits() -> None:
     base = table["rank"].isna()
     table.loc[base, "value"] = 0.4 + table.loc[base, "bits"] / 100
     table.loc[~base, "value"] = 0.6
-    changed = contrasts.changes(contrasts.primary(table)).groupby("bits")["change"]
+    changed = contrasts.changes(contrasts.primary_scores(table)).groupby("bits")[
+        "change"
+    ]
     assert changed.mean().to_dict() == pytest.approx({4: 16.0, 16: 4.0})
 
 
 def test_no_standard_error_below_one_example() -> None:
     grid = simulated.runs(ranks=(8,), bits=(4,))
     table = simulated.table(np.random.default_rng(4), grid, {"xcopa": "en"}, n=50)
-    changed = contrasts.changes(contrasts.primary(table.assign(stderr=0.0)))
+    changed = contrasts.changes(contrasts.primary_scores(table.assign(stderr=0.0)))
     assert (changed["change_stderr"] == 2.0).all()
 
 
@@ -86,7 +92,7 @@ def test_shares_of_variance_are_those_put_in() -> None:
     table = simulated.table(
         np.random.default_rng(5), simulated.runs(), FEW, base_sd=3, **still
     )
-    found = contrasts.factor_difference(contrasts.primary(table))
+    found = contrasts.factor_difference(contrasts.primary_scores(table))
     assert found.details["base"] > 0.5
     assert found.details["data"] == pytest.approx(0, abs=0.03)
     assert found.low > 0
@@ -98,7 +104,7 @@ def test_a_base_model_that_explains_everything_has_all_the_variance() -> None:
     noise = np.random.default_rng(1).normal(0, 1e-3, len(table))
     first = table["base_model"] == table["base_model"].iloc[0]
     table["value"] = 0.3 + 0.2 * first + noise
-    found = contrasts.factor_difference(contrasts.primary(table))
+    found = contrasts.factor_difference(contrasts.primary_scores(table))
     assert found.details["base"] == pytest.approx(1, abs=0.01)
     assert found.details["data"] == pytest.approx(0, abs=0.01)
     assert found.value == pytest.approx(1, abs=0.01)
@@ -112,5 +118,5 @@ def test_equal_factors_are_rarely_told_apart() -> None:
         table = simulated.table(
             np.random.default_rng(seed), grid, FEW, base_sd=1, data_sd=1, **still
         )
-        wrong += contrasts.factor_difference(contrasts.primary(table)).p < 0.05
+        wrong += contrasts.factor_difference(contrasts.primary_scores(table)).p < 0.05
     assert wrong <= 6

@@ -18,11 +18,11 @@ import pytest
 from matplotlib.testing.compare import compare_images
 
 from maple_utils import claims, figures, tables
-from maple_utils.claims.contrasts import changes, primary
+from maple_utils.claims.contrasts import changes, primary_scores
 from maple_utils.claims.effects import seen_groups
+from maple_utils.errors import ParameterError
 from maple_utils.figures.scores import along
 from maple_utils.figures.style import LEVELS, ONE_COLUMN, STYLE, TWO_COLUMNS
-from maple_utils.languages import ParameterError
 from tests import simulated_claims
 
 BASELINE = Path(__file__).parent / "figures"
@@ -61,7 +61,7 @@ def training(main: pd.DataFrame) -> pd.DataFrame:
 
 def draw(name: str, table: pd.DataFrame) -> tuple:
     """Call a figure's function with what it needs, from a scores table."""
-    main = primary(table)
+    main = primary_scores(table)
     reference = claims.reference_results()
     others = {
         "english": (training(main),),
@@ -112,7 +112,7 @@ def test_a_comparison_notices_what_changed(table, tmp_path):
 
 
 def test_numbers_beneath_are_the_means(table):
-    main = primary(table)
+    main = primary_scores(table)
     _, beneath = draw("change_by_language", table)
     row = beneath.query("base_model == 'mistral-7b' and language == 'th'").iloc[0]
     of = changes(main).query("base_model == 'mistral-7b' and language == 'th'")
@@ -142,7 +142,7 @@ def test_english_gets_worse_and_stands_in_both_panels(table):
 
 def test_like_is_compared_with_like(table):
     """Rank 32 without one setting: that setting is left out at rank 8 as well."""
-    main = primary(table)
+    main = primary_scores(table)
     hole = (main["rank"] == 32) & (main["bits"] == 4)
     hole &= main["instruction_data"] == "multialpaca"
     found = along(main[~hole], "rank").query("rank > 0")
@@ -192,7 +192,7 @@ def test_missing_values_are_left_out(table):
 
 
 def test_an_unknown_language_is_named_in_one_line(table):
-    wrong = primary(table).replace({"language": {"sw": "swa"}})
+    wrong = primary_scores(table).replace({"language": {"sw": "swa"}})
     with pytest.raises(ParameterError, match="languages: got 'swa'; did you mean sw"):
         figures.score_by_language(wrong)
 
@@ -248,7 +248,7 @@ def test_text_stays_text(table, tmp_path):
 
 
 def test_tables_hold_the_scores_with_the_best_in_bold(table, tmp_path):
-    main = primary(table)
+    main = primary_scores(table)
     files = tables.save(main, tmp_path)
     assert [file.stem for file in files] == ["belebele", "xcopa", "xquad"]
     best = 100 * main.query("task == 'xquad' and language == 'el'")["value"].max()
@@ -271,7 +271,7 @@ LATEX = r"""\documentclass{article}
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_a_table_of_the_whole_grid_fits_on_a_page_of_latex(tmp_path):
     grid = simulated_claims.runs()
-    main = primary(simulated_claims.table(np.random.default_rng(0), grid))
+    main = primary_scores(simulated_claims.table(np.random.default_rng(0), grid))
     tables.save(main, tmp_path)
     (tmp_path / "main.tex").write_text(LATEX)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from maple_utils import grid
+from maple_utils.errors import ParameterError
 from maple_utils.grid import changes, estimate, status
-from maple_utils.params import NOTEBOOKS, ParameterError, convert
+from maple_utils.params import NOTEBOOKS, convert
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params"

@@ -9,8 +9,8 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from maple_utils import instructions, miniature
+from maple_utils.errors import ParameterError
 from maple_utils.instructions import cards
-from maple_utils.params import ParameterError
 
 
 def rows(language: str, count: int, **changes) -> list[dict]:

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from maple_utils import models
-from maple_utils.params import ParameterError
+from maple_utils.errors import ParameterError
 
 
 def test_short_names_hub_ids_and_folders_are_known():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from maple_utils import params
-from maple_utils.params import ParameterError
+from maple_utils.errors import ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]
 

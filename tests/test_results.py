@@ -121,11 +121,11 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     for name, text in (("good", json.dumps(record)), ("bad", "{"), ("old", "{}")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.json").write_text(text)
-    table, problems = results.training(tmp_path)
+    table, problems = results.training_records(tmp_path)
     assert list(table["language"]) == ["en", "sw"]
     assert list(table["after"]) == [1.6, 2.0]
     assert list(table["tokens_per_word"]) == [1.4, 2.2]
     assert set(table["seconds"]) == {12.5}
     assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]
-    settings = results.settings(tmp_path)
+    settings = results.used_parameters(tmp_path)
     assert (settings["rank"], settings["max_length"]) == ("8", "512")

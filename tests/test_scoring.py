@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from maple_utils import scoring
-from maple_utils.params import ParameterError
+from maple_utils.errors import ParameterError
 
 FACTS = [
     ("The capital of Kenya is Nairobi.", "What is it?", [" Nairobi", " Mombasa"]),

@@ -14,8 +14,10 @@ GRID = simulated.runs(ranks=(4, 8, 16), bits=(4,))
 
 
 def estimate(table: pd.DataFrame, axis: str = "rank") -> contrasts.Estimate:
-    """Return the slope difference of the primary scores."""
-    return slopes.slope_difference(contrasts.primary(table), axis, resource_level)
+    """Return the slope difference of the primary_scores scores."""
+    return slopes.slope_difference(
+        contrasts.primary_scores(table), axis, resource_level
+    )
 
 
 def test_interval_covers_and_p_is_level() -> None:
@@ -45,7 +47,7 @@ def test_one_task_and_still_runs_give_the_variance_of_welch() -> None:
         np.random.default_rng(2), GRID, {"xcopa": FEW["xcopa"]}, rank_low=1, **quiet
     )
     found = estimate(table)
-    rows = contrasts.split(contrasts.primary(table))[1]
+    rows = contrasts.split(contrasts.primary_scores(table))[1]
     slope = rows.groupby("language").apply(
         lambda t: 100 * np.polyfit(np.log2(t["rank"]), t["value"], 1)[0]
     )
@@ -80,8 +82,8 @@ def test_bootstrap_draws_the_same_examples_for_every_run() -> None:
     table = simulated.table(rng, GRID, FEW, rank_low=2)
     found = estimate(table)
     rows = predictions(table, rng, 50)
-    low, high = slopes.bootstrap_examples(found, contrasts.primary(table), rows)
-    again = slopes.bootstrap_examples(found, contrasts.primary(table), rows)
+    low, high = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
+    again = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
     assert low < found.value < high
     assert (low, high) == again
     # Unpaired, the shared ease of examples alone would give about 2 points.
@@ -94,7 +96,7 @@ def test_bootstrap_without_the_examples_is_empty() -> None:
     rows = predictions(table, rng, 5)
     rows = rows[rows["task"] != "xcopa"]
     found = slopes.bootstrap_examples(
-        estimate(table), contrasts.primary(table), rows, draws=10
+        estimate(table), contrasts.primary_scores(table), rows, draws=10
     )
     assert np.isnan(found).all()
 
@@ -103,7 +105,7 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     rng = np.random.default_rng(5)
     table = simulated.table(rng, GRID.iloc[:1], {"xcopa": "en sw"})
     rows = predictions(table, rng, 40)
-    paired = contrasts.changes(contrasts.primary(table), rows)
+    paired = contrasts.changes(contrasts.primary_scores(table), rows)
     english = rows[rows["language"] == "en"]
     base = english["instruction_data"].isna()
     values = english.loc[~base, "accuracy"].to_numpy()
@@ -111,5 +113,5 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     expected = difference.std(ddof=1) / np.sqrt(40)
     row = paired[paired["language"] == "en"].iloc[0]
     assert row["change_stderr"] == pytest.approx(expected)
-    unpaired = contrasts.changes(contrasts.primary(table)).iloc[0]
+    unpaired = contrasts.changes(contrasts.primary_scores(table)).iloc[0]
     assert unpaired["change_stderr"] == pytest.approx(1.5 * np.sqrt(2))

@@ -181,7 +181,7 @@ EVERY_EVALUATE = {f"{cell}/03_evaluate.ipynb" for cell in (BASE, TWO, FOUR)}
     [
         ({}, set()),
         (
-            {"alpha_ratio": 3.0},
+            {"lora_alpha_ratio": 3.0},
             EVERY_TRAIN | (EVERY_EVALUATE - {f"{BASE}/03_evaluate.ipynb"}),
         ),
         ({"token_budget": 100}, EVERY_EVALUATE),

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from maple_utils import miniature
-from maple_utils.params import ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teachers
 from maple_utils.synthesis.asking import (
     Budget,

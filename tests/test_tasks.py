@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from maple_utils import params
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.errors import ParameterError
+from maple_utils.languages import LANGUAGES
 from maple_utils.tasks import PAPER_TASKS, TASKS, available, load_task, select
 from maple_utils.tasks.sources import load_rows
 

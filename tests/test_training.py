@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import models, sizes, training
-from maple_utils.params import ParameterError
+from maple_utils import forecast, models, training
+from maple_utils.errors import ParameterError
 from maple_utils.training import Machine, checkpoints, meters
 
 T4 = Machine(1, 15e9, name="Tesla T4")
@@ -31,7 +31,9 @@ def asked(**changes) -> SimpleNamespace:
         "max_length": 0,
         "packing": True,
         "report_to": "none",
-        **dict.fromkeys(("dtype", "attention", "optimizer", "recompute"), "auto"),
+        **dict.fromkeys(
+            ("dtype", "attention", "optimizer", "gradient_checkpointing"), "auto"
+        ),
     }
     return SimpleNamespace(**usual | changes)
 
@@ -41,21 +43,21 @@ def test_each_device_gets_what_it_can_do():
     assert (t4.dtype, t4.attention, t4.max_length) == (torch.float16, "sdpa", 512)
     assert (a100.dtype, a100.max_length) == (torch.bfloat16, 1024)
     assert a100.micro_batch > t4.micro_batch
-    assert t4.recompute and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
+    assert t4.gradient_checkpointing and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
     flash = Machine(1, 79e9, bfloat16=True, flash=True)
     assert training.plan(asked(), flash).attention == "flash_attention_2"
     laptop = training.plan(asked(base_model="miniature-llama"), LAPTOP)
     assert (laptop.dtype, laptop.optimizer) == (torch.float32, "adamw_torch")
-    assert not laptop.recompute
+    assert not laptop.gradient_checkpointing
 
 
 def test_every_choice_can_be_overridden():
     own = {"dtype": "float32", "attention": "eager", "optimizer": "adamw_torch"}
     own |= {"max_length": 256, "micro_batch": 3}
-    plan = training.plan(asked(recompute="never", **own), A100)
+    plan = training.plan(asked(gradient_checkpointing="never", **own), A100)
     found = {name: getattr(plan, name) for name in own}
     assert found == own | {"dtype": torch.float32}
-    assert not plan.recompute
+    assert not plan.gradient_checkpointing
 
 
 def test_fewer_rows_go_through_where_memory_is_short():
@@ -85,9 +87,11 @@ def test_the_estimate_holds_the_published_orders_of_size():
 
     That is Qwen's, with a vocabulary of 152,000: 2.2 GB more of embeddings.
     """
-    shape = sizes.shape_of("llama-2-7b")
-    one = sizes.Setting(4, 64, micro_batch=1, max_length=1024, recompute=True)
-    assert 6e9 < sizes.training_bytes(shape, one) < 12.3e9
+    shape = forecast.shape_of("llama-2-7b")
+    one = forecast.TrainingLoad(
+        4, 64, micro_batch=1, max_length=1024, gradient_checkpointing=True
+    )
+    assert 6e9 < forecast.training_bytes(shape, one) < 12.3e9
 
 
 def test_a_step_sees_the_same_number_of_examples_packed_or_not():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from maple_utils.claims import findings
-from maple_utils.claims.contrasts import NotTestable, changes, holm, primary
+from maple_utils.claims.contrasts import NotTestable, changes, holm, primary_scores
 from maple_utils.claims.findings import LEVEL, Evidence, Finding
 from maple_utils.languages import check_languages, resource_level
 
@@ -164,7 +164,7 @@ def gather(
     Raises:
         ParameterError: for a language that the table of languages does not know.
     """
-    table = primary(scores)
+    table = primary_scores(scores)
     check_languages(table["language"])
     reference = reference_results() if reference is None else reference
     changed = changes(table, predictions)

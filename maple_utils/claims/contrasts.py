@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils.results import HEADLINE, headline
+from maple_utils.results import MAIN_METRICS, main_metrics
 
 RUN = ["base_model", "instruction_data", "rank", "bits", "seed"]
 WHERE = ["task", "language"]
@@ -55,7 +55,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def primary(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
+def primary_scores(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
     """Return one row per run, task and language: the score that the claims are about.
 
     Each task keeps the one scoring and metric that most runs have; of equals,
@@ -64,7 +64,7 @@ def primary(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
     without a value are dropped; instruction_data is "" for a base model.
     """
     table = scores.reindex(columns=RUN + WHERE + _MEASURE)
-    table = headline(table).dropna(subset="value")
+    table = main_metrics(table).dropna(subset="value")
     table = table.astype({"rank": "Float64"}).astype({"rank": float, "value": float})
     table["instruction_data"] = table["instruction_data"].fillna("")
     table = table.astype(dict.fromkeys(["base_model", "instruction_data", *WHERE], str))
@@ -105,7 +105,7 @@ def changes(
     """Return each finetuned row with its base model's score at the same bits.
 
     Args:
-        table: what `primary` returns.
+        table: what `primary_scores` returns.
         predictions: the tidy predictions; where given, the standard error is that of
             the paired differences, else of two independent samples (wider).
 
@@ -143,7 +143,7 @@ def examples(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Return one row per example behind `table`'s rows: its keys and its value."""
     rows = predictions.astype({"rank": "Float64"}).astype({"rank": float})
     rows["instruction_data"] = rows["instruction_data"].fillna("").astype(str)
-    metrics = [metric for metric in HEADLINE if metric in rows]
+    metrics = [metric for metric in MAIN_METRICS if metric in rows]
     keys = [*RUN, *WHERE, "scoring", "example"]
     rows = rows.melt(keys, metrics, var_name="metric").dropna(subset="value")
     return rows.merge(table[[*RUN, *WHERE, "scoring", "metric"]])

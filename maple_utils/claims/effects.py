@@ -14,7 +14,7 @@ from maple_utils.claims.contrasts import (
     NotTestable,
     changes,
     clustered_mean,
-    primary,
+    primary_scores,
     split,
 )
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
@@ -34,7 +34,7 @@ def format_and_task(scores: pd.DataFrame) -> pd.DataFrame:
     """
     accuracy = scores[scores["metric"] == "accuracy"]
     ways = {
-        way: changes(primary(accuracy[accuracy["scoring"] == way]))
+        way: changes(primary_scores(accuracy[accuracy["scoring"] == way]))
         for way in ("generate", "likelihood")
     }
     keys = RUN + WHERE
@@ -59,7 +59,7 @@ def mean_changes(
         Columns group, change, low, high (95 %, by language and run; empty where one
         observation has no interval), languages and n.
     """
-    table = changes(primary(scores))
+    table = changes(primary_scores(scores))
     if isinstance(labels, pd.DataFrame):
         table = table.merge(labels, on=["instruction_data", "language"])
     else:
@@ -98,7 +98,7 @@ def seen_groups(seen: Mapping[str, list[str]]) -> pd.DataFrame:
     rows = []
     for data, codes in seen.items():
         known = set(check_languages(codes))
-        known |= {code for code in LANGUAGES if code.split("-")[0] in known}
+        known |= {code for code in LANGUAGES if LANGUAGES[code].base in known}
         groups = ["seen" if code in known else "unseen" for code in LANGUAGES]
         rows += [(data, *pair) for pair in zip(LANGUAGES, groups, strict=True)]
     return pd.DataFrame(rows, columns=["instruction_data", "language", "group"])
@@ -112,7 +112,9 @@ def tokens_against_gain(scores: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFr
         tokens: columns base_model, language, tokens_per_word.
     """
     keys = ["base_model", "language"]
-    gains = changes(primary(scores)).groupby(keys, as_index=False)["change"].mean()
+    gains = (
+        changes(primary_scores(scores)).groupby(keys, as_index=False)["change"].mean()
+    )
     return gains.merge(tokens[[*keys, "tokens_per_word"]], on=keys)
 
 
@@ -130,7 +132,7 @@ def pareto(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The run columns, score, cost, frontier; sorted by cost.
     """
-    tuned = split(primary(scores))[1]
+    tuned = split(primary_scores(scores))[1]
     wide = tuned.pivot(index=RUN, columns=WHERE, values="value").dropna(axis=1)
     means = (100 * wide.mean(axis=1)).rename("score").reset_index()
     costs = costs.astype({"rank": float})[[*RUN, "cost"]]
@@ -148,7 +150,7 @@ def seed_sensitivity(scores: pd.DataFrame) -> pd.DataFrame:
         Columns base_model, instruction_data, rank, bits, task, language, seeds, mean,
         sd and spread (largest less smallest), in percent and points.
     """
-    tuned = split(primary(scores))[1].assign(value=lambda t: 100 * t["value"])
+    tuned = split(primary_scores(scores))[1].assign(value=lambda t: 100 * t["value"])
     table = tuned.groupby(_SETTING + WHERE, as_index=False)["value"].agg(
         seeds="size", mean="mean", sd="std", largest="max", smallest="min"
     )

@@ -48,7 +48,7 @@ def slope_difference(
     (never below zero).
 
     Args:
-        table: what `primary` returns; base rows are ignored, "mid" languages too.
+        table: what `primary_scores` returns; base rows are ignored, "mid" languages too.
         axis: "rank" or "bits".
         level: gives "low", "mid" or "high" for a language code.
 
@@ -190,7 +190,7 @@ def bootstrap_examples(
 
     Args:
         estimate: what `slope_difference` returned for `table`.
-        table: what `primary` returns.
+        table: what `primary_scores` returns.
         predictions: the tidy predictions; an example that a run lacks is left out.
         draws: number of bootstrap samples.
         seed: of the random draws.

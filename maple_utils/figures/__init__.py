@@ -3,7 +3,7 @@
     figure, table = score_by_rank(main)
     save(figure, folder, "score_by_rank", table)
 
-They take what `claims.contrasts.primary` returns (one score per run, task and
+They take what `claims.contrasts.primary_scores` returns (one score per run, task and
 language) unless they say otherwise, and raise `NotDrawable`, with what is missing,
 where the runs do not suffice. A new figure is a function in one of the files here.
 """

@@ -36,7 +36,7 @@ def gap_to_larger_models(main: pd.DataFrame, reference: pd.DataFrame) -> Drawn:
     """Draw how far the median larger model is ahead, before and after finetuning.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
+        main: what `claims.contrasts.primary_scores` returns.
         reference: what `claims.reference_results` returns.
 
     Returns:
@@ -83,8 +83,8 @@ def score_against_cost(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     The line joins the runs that no other beats in both. See `claims.effects.pareto`.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
-        training: what `results.training` returns.
+        main: what `claims.contrasts.primary_scores` returns.
+        training: what `results.training_records` returns.
     """
     costs = training.rename(columns={"seconds": "cost"}).drop_duplicates("cell")
     if costs.empty:
@@ -125,8 +125,8 @@ def change_by_tokens(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     """Draw what each language gains against the tokens that its words take.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
-        training: what `results.training` returns.
+        main: what `claims.contrasts.primary_scores` returns.
+        training: what `results.training_records` returns.
 
     Returns:
         The figure, a panel per base model with Spearman's rank correlation over the

@@ -50,7 +50,7 @@ def change_by_language(main: pd.DataFrame) -> Drawn:
     """Draw the mean change from finetuning per language, from low to high resources.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
+        main: what `claims.contrasts.primary_scores` returns.
 
     Returns:
         The figure, a panel per base model; and per base model and language the mean
@@ -191,7 +191,7 @@ def change_by_group(main: pd.DataFrame, seen: pd.DataFrame) -> Drawn:
     """Draw the mean change by resource level, script, family, and seen or unseen.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
+        main: what `claims.contrasts.primary_scores` returns.
         seen: what `claims.effects.seen_groups` returns; empty where it is not known.
     """
     changed(main)
@@ -226,8 +226,8 @@ def english(main: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     """Draw what English loses: its scores, and its held-out bits per byte.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
-        training: what `results.training` returns; may be empty.
+        main: what `claims.contrasts.primary_scores` returns.
+        training: what `results.training_records` returns; may be empty.
     """
     scores = main[main["language"] == "en"].copy()
     scores["place"] = scores["task"].map(task_name)

@@ -29,7 +29,7 @@ def score_by_language(main: pd.DataFrame) -> Drawn:
     """Draw each task's scores by language: base models hollow, finetuned ones filled.
 
     Args:
-        main: what `claims.contrasts.primary` returns.
+        main: what `claims.contrasts.primary_scores` returns.
 
     Returns:
         The figure, a panel per task with languages from low to high resources; and

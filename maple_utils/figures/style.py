@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from maple_utils import files
 from maple_utils.claims.contrasts import NotTestable, clustered_mean
-from maple_utils.files import write_whole
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
 
 ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
@@ -235,12 +235,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is made once for all three
         for ending, metadata in undated.items():
-            write_whole(Path(folder) / f"{name}.{ending}", _writer(figure, metadata))
-    write_whole(
-        Path(folder) / f"{name}.csv",
-        lambda draft: table.to_csv(draft, index=False, float_format="%.6g"),
-    )
-
-
-def _writer(figure: Figure, metadata: dict) -> Callable[[Path], None]:
-    return lambda draft: figure.savefig(draft, metadata=metadata)
+            with files.atomic(Path(folder) / f"{name}.{ending}") as draft:
+                figure.savefig(draft, metadata=metadata)
+    with files.atomic(Path(folder) / f"{name}.csv") as draft:
+        table.to_csv(draft, index=False, float_format="%.6g")

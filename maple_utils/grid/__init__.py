@@ -12,18 +12,15 @@ from typing import Any
 
 import yaml
 
-from maple_utils.files import write_whole
+from maple_utils import files
+from maple_utils.errors import ParameterError
 from maple_utils.params import (
+    CELL,
     NOTEBOOKS,
-    PARAMETERS,
-    ParameterError,
-    cell_name,
+    Cell,
     check_known,
     convert,
 )
-
-AXES = ("base_model", "instruction_data", "rank", "bits", "seed")
-Cell = dict[str, Any]
 
 
 def read_grid(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
@@ -112,5 +109,6 @@ def write(folder: Path) -> None:
         if file.name not in wanted:
             file.unlink()
     for name, text in wanted.items():
-        write_whole(folder / "cells" / name, lambda path, t=text: path.write_text(t))
+        with files.atomic(folder / "cells" / name) as draft:
+            draft.write_text(text)
     print(f"{len(wanted)} cells in {folder / 'cells'}")

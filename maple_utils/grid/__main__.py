@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from maple_utils import grid
+from maple_utils.errors import ParameterError
 from maple_utils.grid import estimate, status
-from maple_utils.params import ParameterError, workspace
+from maple_utils.params import workspace
 
 
 def main() -> None:

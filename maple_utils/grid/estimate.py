@@ -1,6 +1,6 @@
 """What a grid costs, before it runs: seconds, memory and disk from FLOPs and bytes.
 
-The FLOPs of training and the bytes are those of `maple_utils.sizes`. Reading a token
+The FLOPs of training and the bytes are those of `maple_utils.forecast`. Reading a token
 through N weights takes 2 N FLOPs. Quantised weights are unpacked once per pass; each
 step of generation reads all weights once.
 """
@@ -13,17 +13,17 @@ from typing import Any
 import pandas as pd
 from papermill import inspect_notebook
 
-from maple_utils.grid import Cell
-from maple_utils.params import workspace
-from maple_utils.sizes import (
-    Setting,
+from maple_utils.forecast import (
     Shape,
+    TrainingLoad,
     nearest_fit,
     preset,
     shape_of,
     stored,
     training_bytes,
 )
+from maple_utils.grid import Cell
+from maple_utils.params import workspace
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     bits, frozen = cell["bits"], shape.linear + shape.head
     tokens, steps = train_tokens(cell, settings)
     setting = setting_of(cell, settings, device)
-    flops = tokens * shape.flops(cell["rank"], setting.recompute)
+    flops = tokens * shape.flops(cell["rank"], setting.gradient_checkpointing)
     full = of["packing"] or not of["micro_batch"]
     mean_length = tokens / (steps * of["batch_size"])
     read_at_once = setting.micro_batch * (setting.max_length if full else mean_length)
@@ -172,10 +172,10 @@ def _start(shape: Shape, device: Device) -> float:
     return device.start + stored(shape, 16) / 1e9
 
 
-def setting_of(cell: Cell, settings: dict[str, Any], device: Device) -> Setting:
+def setting_of(cell: Cell, settings: dict[str, Any], device: Device) -> TrainingLoad:
     """Return how notebook 02 would train on the device: with what fits, if anything."""
     of = defaults("02_train") | settings | cell
-    asked = preset(device.gpu_memory).setting(of)
+    asked = preset(device.gpu_memory).load(of)
     if of["micro_batch"]:
         return asked
     shape, held = shape_of(cell["base_model"]), device.memory

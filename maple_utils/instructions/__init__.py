@@ -20,8 +20,9 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 
+from maple_utils.errors import ParameterError
 from maple_utils.instructions.published import PUBLISHED
-from maple_utils.languages import LANGUAGES, ParameterError, check_languages
+from maple_utils.languages import LANGUAGES, check_languages
 
 COLUMNS = ("id", "language", "instruction", "input", "output")
 

@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 from datasets import Dataset
 
-from maple_utils.files import write_whole
+from maple_utils import files
+from maple_utils.errors import ParameterError
 from maple_utils.instructions import COLUMNS, fingerprint
-from maple_utils.languages import ParameterError
 from maple_utils.params import check_writable
 
 
@@ -57,7 +57,8 @@ def write(dataset: Dataset, folder: str | Path, card: Card) -> Path:
     """
     check_folder(folder)
     dataset = dataset.select(np.argsort(dataset["language"], kind="stable"))
-    write_whole(folder, lambda draft: _fill(draft, dataset, card))
+    with files.atomic(folder) as draft:
+        _fill(draft, dataset, card)
     return Path(folder)
 
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.errors import ParameterError
+from maple_utils.languages import LANGUAGES
 from maple_utils.miniature import items, world
 
 SEEDS = 3000  # as many different instruction tasks as the world hands out

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils.languages import ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.scoring.prefixes import (
     PrefixCache,
     TokenPath,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from tqdm.auto import tqdm
 
-from maple_utils.languages import ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.synthesis.cache import Cache
 from maple_utils.synthesis.teachers import (
     TOKENS_PER_BYTE,

@@ -12,6 +12,7 @@ from functools import cache
 import pandas as pd
 import regex
 
+from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis.similarity import near_duplicates
 from maple_utils.words import rouge_l_f
 
@@ -104,7 +105,7 @@ def detected_language(text: str, expected: str, settings: Settings) -> str | Non
     found = _identifier().detect(text.replace("\n", " "), k=5)
     scores = {guess["lang"]: guess["score"] for guess in found}
     best = max(scores, key=scores.get)
-    own = scores.get(expected.split("-")[0], 0.0)
+    own = scores.get(LANGUAGES[expected].base, 0.0)
     clear = own < settings.lid_low and scores[best] >= settings.lid_high
     return best if clear else None
 

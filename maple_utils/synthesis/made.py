@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 from datasets import Dataset
 
+from maple_utils.errors import ParameterError
 from maple_utils.instructions import COLUMNS
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.asking import Request, Session, estimate
 from maple_utils.synthesis.filters import Settings

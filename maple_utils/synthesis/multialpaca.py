@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import regex
 
+from maple_utils.errors import ParameterError
 from maple_utils.instructions import COLUMNS
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import asking, filters
 from maple_utils.synthesis.asking import Request, Session, ask_all
 from maple_utils.synthesis.filters import Settings

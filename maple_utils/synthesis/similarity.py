@@ -9,7 +9,7 @@ from rapidfuzz.distance import LCSseq
 from scipy.sparse import csr_matrix
 from tqdm.auto import tqdm
 
-from maple_utils.words import words
+from maple_utils.words import tokenize_words
 
 _BLOCK = 256  # candidates that are compared with the pool at a time
 
@@ -28,7 +28,7 @@ def near_duplicates(
     pairs that do are compared (prefix filtering; Chaudhuri et al., 2006).
     """
     texts = [*pool, *candidates]
-    split = [words(text) for text in texts]
+    split = [tokenize_words(text) for text in texts]
     coded = _code(split)
     lengths = np.array([len(item) for item in split])
     rare = _rarest(split, threshold)

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.errors import ParameterError
+from maple_utils.languages import LANGUAGES
 
 # Assumed where nothing better is known: about 0.3 over the scripts of the kit.
 TOKENS_PER_BYTE = 0.3

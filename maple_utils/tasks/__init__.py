@@ -14,7 +14,8 @@ from zlib import crc32
 import numpy as np
 import yaml
 
-from maple_utils.languages import ParameterError, check_languages
+from maple_utils.errors import ParameterError
+from maple_utils.languages import LANGUAGES, check_languages
 from maple_utils.tasks.sources import Row, Source, has_split, is_held, load_rows
 
 METRICS = {
@@ -158,7 +159,7 @@ def select(
         (name, code)
         for name in tasks or PAPER_TASKS
         for code in available(TASKS[name], hub_root)
-        if not languages or {code, code.split("-")[0]} & set(languages)
+        if not languages or {code, LANGUAGES[code].base} & set(languages)
     ]
     if not pairs:
         raise ParameterError(

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from maple_utils.instructions import prompt_text
+from maple_utils.languages import LANGUAGES
 from maple_utils.tasks import Example, Task, TaskData
 
 
@@ -39,12 +40,12 @@ def all_words() -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def words_of(task: Task, language: str, prompt_language: str = "en") -> dict[str, Any]:
+def wording(task: Task, language: str, prompt_language: str = "en") -> dict[str, Any]:
     """Return a task's words: instruction, item, cue, pick, none (and asks).
 
     `prompt_language` is "en", or "own": the example's own where it has a translation.
     """
-    spoken = {"en": ["en"], "own": [language, language.split("-")[0], "en"]}
+    spoken = {"en": ["en"], "own": [language, LANGUAGES[language].base, "en"]}
     for code in spoken[prompt_language]:
         words = all_words().get(code, {"tasks": {}})
         if task.words in words["tasks"]:
@@ -77,7 +78,7 @@ def form_of(
     data: TaskData, scoring: str, template: str = "plain", prompt_language: str = "en"
 ) -> Form:
     """Return how to ask the examples of `data`."""
-    words = words_of(data.task, data.language, prompt_language)
+    words = wording(data.task, data.language, prompt_language)
     return Form(data.task, words, template, scoring)
 
 

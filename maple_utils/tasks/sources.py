@@ -14,7 +14,8 @@ from typing import Any
 from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 
-from maple_utils.languages import LANGUAGES, ParameterError
+from maple_utils.errors import ParameterError
+from maple_utils.languages import LANGUAGES
 
 Row = Mapping[str, Any]
 

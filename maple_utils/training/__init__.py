@@ -15,8 +15,14 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import is_flash_attn_2_available
 
 from maple_utils import models
-from maple_utils.params import ParameterError
-from maple_utils.sizes import Setting, nearest_fit, preset, shape_of, training_bytes
+from maple_utils.errors import ParameterError
+from maple_utils.forecast import (
+    TrainingLoad,
+    nearest_fit,
+    preset,
+    shape_of,
+    training_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Plan:
     dtype: torch.dtype
     attention: str
     optimizer: str
-    recompute: bool
+    gradient_checkpointing: bool
     micro_batch: int
     max_length: int
     needs: float  # bytes, estimated
@@ -73,16 +79,16 @@ def plan(run: SimpleNamespace, found: Machine) -> Plan:
     usual = preset(found.free if found.gpus else 0)
     gpu_dtype = "bfloat16" if found.bfloat16 else "float16"
     dtype = _or_else(run.dtype, gpu_dtype if found.gpus else "float32")
-    asked = usual.setting(vars(run), width=4 if dtype == "float32" else 2)
+    asked = usual.load(vars(run), width=4 if dtype == "float32" else 2)
     fits = _fitting(run, asked, found)
     return Plan(
         preset=usual.name,
         dtype=getattr(torch, dtype),
         attention=_or_else(
-            run.attention, "flash_attention_2" if found.flash else "sdpa"
+            run.attn_implementation, "flash_attention_2" if found.flash else "sdpa"
         ),
         optimizer=_or_else(run.optimizer, usual.optimizer),
-        recompute=fits.recompute,
+        gradient_checkpointing=fits.gradient_checkpointing,
         micro_batch=fits.micro_batch,
         max_length=fits.max_length,
         needs=training_bytes(shape_of(run.base_model), fits),
@@ -108,17 +114,19 @@ def _check(run: SimpleNamespace, found: Machine) -> None:
         )
 
 
-def _fitting(run: SimpleNamespace, asked: Setting, found: Machine) -> Setting:
+def _fitting(run: SimpleNamespace, asked: TrainingLoad, found: Machine) -> TrainingLoad:
     """Return the setting, or with fewer rows at a time where that was left open."""
     shape = shape_of(run.base_model)
     near = nearest_fit(shape, asked, found.free)
     # Rows per pass and recomputing change no result; a parameter that was given stays.
     open_rows = 0 if run.micro_batch else near and near.micro_batch
-    open_recompute = near and run.recompute == "auto" and near.recompute
+    open_recompute = (
+        near and run.gradient_checkpointing == "auto" and near.gradient_checkpointing
+    )
     chosen = replace(
         asked,
         micro_batch=open_rows or asked.micro_batch,
-        recompute=open_recompute or asked.recompute,
+        gradient_checkpointing=open_recompute or asked.gradient_checkpointing,
     )
     if chosen == near:
         return chosen

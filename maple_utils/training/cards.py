@@ -1,17 +1,16 @@
 """The card of an adapter: what a stranger must know who finds only its folder."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from maple_utils.files import write_whole
+from maple_utils import files
 from maple_utils.instructions.cards import front_matter, markdown_table
 from maple_utils.training.meters import draw
 
-SETTINGS = """rank bits alpha_ratio dropout learning_rate epochs max_steps batch_size
+SETTINGS = """rank bits lora_alpha_ratio dropout learning_rate epochs max_steps batch_size
     packing seed""".split()
 
 
@@ -26,9 +25,10 @@ def write(
         scores: the headline scores of this adapter, once notebook 03 has run.
     """
     text = card_text(record, scores)
-    picture = partial(_draw, record["train"]["curve"])
-    write_whole(Path(adapter) / "README.md", partial(Path.write_text, data=text))
-    write_whole(Path(adapter) / "curves.png", picture)
+    with files.atomic(Path(adapter) / "README.md") as draft:
+        draft.write_text(text, encoding="utf-8")
+    with files.atomic(Path(adapter) / "curves.png") as draft:
+        _draw(record["train"]["curve"], draft)
 
 
 def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from maple_utils.params import ParameterError
+from maple_utils.errors import ParameterError
 
 MINIATURE = Path(__file__).parent / "miniature"
 CONTEXT = 1e9  # bytes that CUDA itself takes
@@ -52,10 +52,10 @@ class Shape:
         """Return the number of LoRA weights on all linear layers."""
         return rank * self.layers * sum(a + b for a, b in self.matrices)
 
-    def flops(self, rank: int, recompute: bool) -> float:
+    def flops(self, rank: int, gradient_checkpointing: bool) -> float:
         """Return the FLOPs of training one token (see the head of this file)."""
         frozen = self.linear + self.head
-        return (6 if recompute else 4) * frozen + 6 * self.adapter(rank)
+        return (6 if gradient_checkpointing else 4) * frozen + 6 * self.adapter(rank)
 
 
 SHAPES = {  # the models' own config.json on the hub
@@ -96,14 +96,16 @@ def _shape(config: dict) -> Shape:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingLoad:
     """What decides how much memory training takes."""
 
     bits: int
     rank: int
     micro_batch: int  # rows per forward pass
     max_length: int  # tokens per row
-    recompute: bool  # activations in the backward pass, instead of keeping them
+    gradient_checkpointing: (
+        bool  # activations in the backward pass, instead of keeping them
+    )
     width: int = 2  # bytes of the dtype to compute in
 
     def __str__(self) -> str:
@@ -122,7 +124,7 @@ def stored(shape: Shape, bits: int, width: int = 2) -> float:
     return shape.linear * {4: 0.516, 8: 1.0, 16: width}[bits] + 2 * width * shape.head
 
 
-def training_bytes(shape: Shape, of: Setting) -> float:
+def training_bytes(shape: Shape, of: TrainingLoad) -> float:
     """Return the bytes that training takes, at most.
 
     Weights; 16 bytes per adapter weight (it, its gradient and two moments in float32);
@@ -131,15 +133,15 @@ def training_bytes(shape: Shape, of: Setting) -> float:
     """
     tokens = of.micro_batch * of.max_length
     per_block = 10 * shape.hidden + 4 * shape.inner + 2 * shape.kv
-    blocks = 1 if of.recompute else shape.layers
-    kept = shape.hidden * shape.layers if of.recompute else 0
+    blocks = 1 if of.gradient_checkpointing else shape.layers
+    kept = shape.hidden * shape.layers if of.gradient_checkpointing else 0
     activations = of.width * tokens * (blocks * per_block + kept)
     adapter = 16 * shape.adapter(of.rank)
     weights = stored(shape, of.bits, of.width)
     return WASTE * (weights + adapter + activations) + CONTEXT
 
 
-def nearest_fit(shape: Shape, of: Setting, memory: float) -> Setting | None:
+def nearest_fit(shape: Shape, of: TrainingLoad, memory: float) -> TrainingLoad | None:
     """Return the setting itself, or the nearest one that fits into `memory` bytes.
 
     Fewer rows at a time come first, which changes no result; then recomputing; then
@@ -149,14 +151,19 @@ def nearest_fit(shape: Shape, of: Setting, memory: float) -> Setting | None:
     return next(fitting, None)
 
 
-def _downwards(of: Setting) -> Iterator[Setting]:
+def _downwards(of: TrainingLoad) -> Iterator[TrainingLoad]:
     for bits in (b for b in (16, 8, 4) if b <= of.bits):
         for length in (of.max_length // part for part in (1, 2, 4)):
-            for recompute in sorted({of.recompute, True}):
+            for gradient_checkpointing in sorted({of.gradient_checkpointing, True}):
                 rows = of.micro_batch
                 while rows:
                     changed = {"max_length": length, "micro_batch": rows}
-                    yield replace(of, bits=bits, recompute=recompute, **changed)
+                    yield replace(
+                        of,
+                        bits=bits,
+                        gradient_checkpointing=gradient_checkpointing,
+                        **changed,
+                    )
                     rows //= 2
 
 
@@ -169,27 +176,35 @@ class Preset:
     rows: int  # per pass, were all of max_length; few: attention is over all at once
     max_length: int
     optimizer: str
-    recompute: bool
+    gradient_checkpointing: bool
 
-    def setting(self, run: Mapping[str, Any], width: int = 2) -> Setting:
+    def load(self, run: Mapping[str, Any], width: int = 2) -> TrainingLoad:
         """Return the setting of 02's parameters, with what they leave open chosen."""
-        recompute = {"always": True, "never": False}
-        return Setting(
+        gradient_checkpointing = {"always": True, "never": False}
+        return TrainingLoad(
             bits=run["bits"],
             rank=run["rank"],
             micro_batch=min(run["micro_batch"] or self.rows, run["batch_size"]),
             max_length=run["max_length"] or self.max_length,
-            recompute=recompute.get(run["recompute"], self.recompute),
+            gradient_checkpointing=gradient_checkpointing.get(
+                run["gradient_checkpointing"], self.gradient_checkpointing
+            ),
             width=width,
         )
 
 
 # Ours; so many rows are the most to begin with: `nearest_fit` makes them fewer.
-CPU = Preset("CPU", 0, 1, 512, "adamw_torch", recompute=False)
+CPU = Preset("CPU", 0, 1, 512, "adamw_torch", gradient_checkpointing=False)
 GPUS = (
-    Preset("GPU of 16 GB", 20e9, 2, 512, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 24 GB", 30e9, 4, 1024, "paged_adamw_8bit", recompute=True),
-    Preset("GPU of 40 GB", 50e9, 4, 1024, "paged_adamw_8bit", recompute=True),
+    Preset(
+        "GPU of 16 GB", 20e9, 2, 512, "paged_adamw_8bit", gradient_checkpointing=True
+    ),
+    Preset(
+        "GPU of 24 GB", 30e9, 4, 1024, "paged_adamw_8bit", gradient_checkpointing=True
+    ),
+    Preset(
+        "GPU of 40 GB", 50e9, 4, 1024, "paged_adamw_8bit", gradient_checkpointing=True
+    ),
     Preset("GPU of 80 GB or more", math.inf, 8, 1024, "paged_adamw_8bit", True),
 )
 
