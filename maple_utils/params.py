@@ -23,7 +23,13 @@ from maple_utils import files
 from maple_utils.errors import ParameterError
 from maple_utils.languages import check_languages
 
-TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
+TYPES: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list": list,
+}
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ def injected_names(executed: list[str]) -> list[str]:
     """Return the names that papermill's injected cell sets, from IPython's `In`."""
     cells = [cell for cell in executed if cell.startswith("# Parameters\n")]
     lines = ast.parse(cells[-1]).body if cells else []
-    return [line.targets[0].id for line in lines if isinstance(line, ast.Assign)]
+    targets = (line.targets[0] for line in lines if isinstance(line, ast.Assign))
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def check_known(name: str) -> None:
