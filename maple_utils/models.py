@@ -1,14 +1,22 @@
-"""Base models by short name, the dtype this device can do, adapters that fit a base."""
+"""Base models at 4, 8 or 16 bits, with or without adapters, on this device."""
 
 import json
 import logging
 import platform
-import subprocess
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from maple_utils.errors import ParameterError
 from maple_utils.params import short_name
@@ -47,9 +55,8 @@ def source(base_model: str) -> str:
 
 def _is_hub_id(name: str) -> bool:
     owner, _, rest = name.partition("/")
-    return (
-        bool(owner.strip(".~") and rest and "/" not in rest) and not Path(name).exists()
-    )
+    is_id = bool(owner.strip(".~") and rest and "/" not in rest)
+    return is_id and not Path(name).exists()
 
 
 def compute_dtype() -> torch.dtype:
@@ -64,7 +71,54 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
-def keep_weights_still(model: torch.nn.Module) -> None:
+def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how weights are stored: NF4 (QLoRA) at 4 bits, LLM.int8 at 8, else None.
+
+    `dtype` is what 4-bit weights are unpacked to and computed in.
+    """
+    if bits == 16:
+        return None
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def load(
+    base_model: str, bits: int, dtype: torch.dtype, attn_implementation: str = "sdpa"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model, ready to evaluate, and its tokenizer.
+
+    The same weights, dtype and attention as 02 trains on, given the dtype and attention
+    that `train.json` recorded.
+
+    Args:
+        base_model: a short name, a hub id or a folder.
+        bits: 4, 8 or 16.
+        dtype: to compute in.
+        attn_implementation: a name that transformers knows.
+
+    Raises:
+        ParameterError: for a name that `source` does not know.
+    """
+    name = source(base_model)
+    model = AutoModelForCausalLM.from_pretrained(
+        name,
+        dtype=dtype,
+        quantization_config=quantization(bits, dtype),
+        attn_implementation=attn_implementation,
+        device_map={"": 0} if torch.cuda.is_available() else None,
+        use_safetensors=True,
+    )
+    disable_cpu_repacking(model)
+    return model.eval(), AutoTokenizer.from_pretrained(name)
+
+
+def disable_cpu_repacking(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs that have bf16 units.
 
     There, the first forward pass in eval mode rounds the block scales to bfloat16, for
@@ -74,6 +128,21 @@ def keep_weights_still(model: torch.nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def switched_to(
+    model: PreTrainedModel | PeftModel, adapter: str | None
+) -> Iterator[None]:
+    """Switch on one of the model's adapters by name; None is the base model itself."""
+    if adapter:
+        model.set_adapter(adapter)
+        yield
+    elif isinstance(model, PeftModel):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
 
 
 def device_name() -> str:
@@ -94,7 +163,7 @@ def peak_memory() -> int:
 
 
 def forget_peak_memory() -> None:
-    """Let a GPU's peak begin anew; a process on a CPU has one for its whole life."""
+    """Reset a GPU's peak; a process on a CPU has one for its whole life."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
@@ -108,12 +177,13 @@ def check_adapter(adapter: str | Path, base_model: str) -> Path:
     """
     folder = Path(adapter)
     config = folder / "adapter_config.json"
-    if not config.is_file():
+    needed = [config, folder / "adapter_model.safetensors"]
+    if absent := [file.name for file in needed if not file.is_file()]:
         raise ParameterError(
-            f"adapters: got {str(folder)!r}, which holds no adapter_config.json; "
-            "allowed: a folder written by 02_train; run 02_train with these parameters"
+            f"adapters: got {str(folder)!r}, which holds no {absent[0]}; allowed: a "
+            "folder written by 02_train; run 02_train with these parameters"
         )
-    trained_on = json.loads(config.read_text())["base_model_name_or_path"]
+    trained_on = json.loads(config.read_text())["base_model_name_or_path"] or ""
     known = BASE_MODELS.get(trained_on, trained_on)
     if short_name(known) != short_name(source(base_model)):
         raise ParameterError(
@@ -121,29 +191,3 @@ def check_adapter(adapter: str | Path, base_model: str) -> Path:
             f"adapters of base_model {base_model} ({source(base_model)})"
         )
     return folder
-
-
-def environment() -> dict:
-    """Return what a run record must say of the place: versions, git commit, device.
-
-    `git` is None outside a repository; `clean` says whether the commit is all there is.
-    """
-    packages = "torch transformers peft trl bitsandbytes datasets maple-utils".split()
-    return {
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "git": _git_state(),
-        "device": device_name(),
-    }
-
-
-def _git_state() -> dict | None:
-    here = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.check_output(
-            [*here, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL
-        )
-        changed = subprocess.check_output([*here, "status", "--porcelain"], text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": head.strip(), "clean": not changed.strip()}

@@ -10,7 +10,7 @@ fractions from 0 to 1, bits per byte apart.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ SCORES_COLUMNS = [
 ]
 PREDICTIONS_COLUMNS = [
     *CELL,
-    *("task", "language", "scoring", "example", "shots"),
+    *("task", "language", "scoring", "example", "shots", "context_cut"),
     *("prediction", "references", "format_failure"),
     *METRICS,
 ]
@@ -45,6 +45,13 @@ def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     table = predictions[PREDICTIONS_COLUMNS].astype(_TYPES)
     with files.atomic(path) as draft:
         table.to_parquet(draft, index=False)
+
+
+def join(parts: Iterable[Path]) -> pd.DataFrame:
+    """Join the predictions tables of several pairs of a task and a language."""
+    tables = [pd.read_parquet(part) for part in parts]
+    kept = [table.dropna(axis="columns", how="all") for table in tables]
+    return pd.concat(kept).reindex(columns=PREDICTIONS_COLUMNS)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -132,7 +139,7 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
 def used_parameters(runs_dir: Path) -> dict[str, str]:
     """Return all values that each of 02's parameters had in the runs below `runs_dir`.
 
-    Where the device chose, what it chose. A damaged file is named by `training_records`.
+    Where the device chose, what it chose. `training_records` names damaged files.
     """
     found: dict[str, set[str]] = {}
     records, _ = _read_records(runs_dir, lambda r: r["parameters"] | r["plan"])
@@ -167,7 +174,7 @@ def _read_records(
 
 def predictions(runs_dir: Path) -> pd.DataFrame:
     """Return how every example below `runs_dir` was judged, without the answers."""
-    texts = {"prediction", "references", "format_failure", "shots"}
+    texts = {"prediction", "references", "format_failure", "shots", "context_cut"}
     columns = [name for name in PREDICTIONS_COLUMNS if name not in texts]
     files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
     tables = [pd.read_parquet(file, columns=columns) for file in files]

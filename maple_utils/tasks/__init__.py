@@ -4,7 +4,7 @@ The table itself is `tasks.yaml`; a new task is a block there and, if its column
 of a new kind, a reader here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -35,6 +35,11 @@ class Example:
     options: tuple[str, ...] = ()
     label: int = -1
     references: tuple[str, ...] = ()
+
+    @property
+    def right_answers(self) -> tuple[str, ...]:
+        """Return what is right: the labelled option, else the references."""
+        return (self.options[self.label],) if self.options else self.references
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,17 @@ TASKS = read_table(Path(__file__).with_name("tasks.yaml"))
 PAPER_TASKS = tuple(TASKS)[:6]  # the other four are offered, and off by default
 
 
+def check_names(names: Iterable[str]) -> list[str]:
+    """Return the names as a list; raise ParameterError where one is no task."""
+    names = list(names)
+    if not set(names) <= set(TASKS):
+        raise ParameterError(
+            f"tasks: got {','.join(names)!r}; allowed: any of {', '.join(TASKS)}; "
+            "e.g. -p tasks xcopa,xquad"
+        )
+    return names
+
+
 @dataclass(frozen=True)
 class TaskData:
     """The test examples and the shots of one task in one language."""
@@ -157,7 +173,7 @@ def select(
     """
     pairs = [
         (name, code)
-        for name in tasks or PAPER_TASKS
+        for name in check_names(tasks) or PAPER_TASKS
         for code in available(TASKS[name], hub_root)
         if not languages or {code, LANGUAGES[code].base} & set(languages)
     ]
@@ -197,9 +213,7 @@ def load_task(
     parallel rows. Raises ParameterError for an unknown task or language, for rows that
     cannot be read, and for another number of rows than published (in a mirror: noted).
     """
-    if name not in TASKS:
-        raise ParameterError(f"tasks: got {name!r}; allowed: {', '.join(TASKS)}")
-    task = TASKS[name]
+    task = TASKS[check_names([name])[0]]
     check_languages([language], task.languages)
     source = task.source_of(language)
     test = _examples(task, language, source.test, hub_root)

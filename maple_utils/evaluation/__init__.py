@@ -1,0 +1,35 @@
+"""A model on a task in a language: `answers` asks and judges, `subjects` says who.
+
+    model, tokenizer = models.load("miniature-llama", 16, models.compute_dtype())
+    cell = Cell("miniature-llama", "", 0, 16)
+    evaluate(model, tokenizer, cell, "xcopa", "sw", Options(hub_root=miniature.hub()))
+"""
+
+from maple_utils.evaluation.answers import Options, ask, evaluate, load
+from maple_utils.evaluation.subjects import (
+    Subject,
+    evaluate_pair,
+    finish,
+    heldout_scores,
+    is_done,
+    loading,
+    part_of,
+    save,
+    subjects,
+)
+
+__all__ = [
+    "Options",
+    "Subject",
+    "ask",
+    "evaluate",
+    "evaluate_pair",
+    "finish",
+    "heldout_scores",
+    "is_done",
+    "load",
+    "loading",
+    "part_of",
+    "save",
+    "subjects",
+]

@@ -1,0 +1,186 @@
+"""What is asked, how the model answers, and the verdict: a row per test example."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from maple_utils import metrics, miniature
+from maple_utils.params import Cell
+from maple_utils.results import PREDICTIONS_COLUMNS
+from maple_utils.scoring import generate, loglikelihoods
+from maple_utils.tasks import Task, TaskData, load_task
+from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
+
+Judgement = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How questions are asked; each name is a parameter of 03, explained there."""
+
+    hub_root: str | Path = ""
+    shots: int = -1
+    scoring: str = "both"
+    test_limit: int = 0
+    prompt_template: str = "plain"
+    prompt_language: str = "en"
+    max_new_tokens: int = 0
+    token_budget: int = 0
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Options":
+        """Return the options among 03's parameters."""
+        values = {option.name: parameters[option.name] for option in fields(cls)}
+        return cls(**values | {"hub_root": miniature.hub_root(values["hub_root"])})
+
+    def scorings(self, task: Task) -> list[str]:
+        """Return how a task is scored: choices as `scoring` says, others generated."""
+        both = self.scoring == "both"
+        chosen = ["likelihood", "generate"] if both else [self.scoring]
+        return chosen if task.kind == "choice" else ["generate"]
+
+    def new_tokens(self, task: Task) -> int:
+        """Return how many tokens a written answer may take."""
+        return self.max_new_tokens or task.max_new_tokens
+
+
+@cache
+def load(task: str, language: str, seed: int, options: Options) -> TaskData:
+    """Load a task in a language as `tasks.load_task` does, once for all adapters."""
+    settings = {"shots": options.shots, "limit": options.test_limit, "seed": seed}
+    return load_task(task, language, hub_root=options.hub_root, **settings)
+
+
+@lru_cache(maxsize=64)
+def ask(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str,
+    language: str,
+    seed: int,
+    scoring: str,
+    options: Options,
+) -> list[Prompt]:
+    """Return the prompt of every test example, made once for all adapters.
+
+    A prompt that is too long for the model loses its shots one by one.
+    """
+    data = load(task, language, seed, options)
+    form = form_of(data, scoring, options.prompt_template, options.prompt_language)
+    positions = model.config.get_text_config().max_position_embeddings
+    if scoring == "generate":
+        positions -= options.new_tokens(data.task)
+    count = partial(_count, tokenizer)
+    return [fit(form, example, data.shots, count, positions) for example in data.test]
+
+
+def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    return len(tokenizer(text)["input_ids"])
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    cell: Cell,
+    task: str,
+    language: str,
+    options: Options,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Return a predictions table: a row per test example and way of scoring.
+
+    Args:
+        model: the base model, or the adapter that is switched on over it.
+        tokenizer: the base model's.
+        cell: who this is; its seed draws the shots and the limited rows.
+        task: a name in the table of tasks.
+        language: a code that the task has.
+        options: how it is asked.
+        progress: show a bar.
+
+    Returns:
+        The columns of `results.PREDICTIONS_COLUMNS`; metrics that do not apply are NaN.
+
+    Raises:
+        ParameterError: as `load_task` and `scoring` do.
+    """
+    tables = []
+    data = load(task, language, cell.seed, options)
+    for scoring in options.scorings(data.task):
+        prompts = ask(model, tokenizer, task, language, cell.seed, scoring, options)
+        total = sum(len(prompt.continuations) or 1 for prompt in prompts)
+        name = f"{task} {language} {scoring}"
+        with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
+            judge = {"likelihood": rank_options, "generate": write_answers}[scoring]
+            judged = judge(model, tokenizer, data, prompts, options, bar.update)
+        tables.append(_rows(cell, data, scoring, prompts, judged))
+    return pd.concat(tables)
+
+
+def rank_options(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TaskData,
+    prompts: Sequence[Prompt],
+    options: Options,
+    progress: Callable[[int], object] | None = None,
+) -> list[Judgement]:
+    """Rank each example's options by likelihood; return `metrics.judge_ranking`'s."""
+    requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
+    budget = options.token_budget or None
+    nats = loglikelihoods(
+        model, tokenizer, requests, token_budget=budget, progress=progress
+    )
+    return list(map(metrics.judge_ranking, data.test, nats))
+
+
+def write_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TaskData,
+    prompts: Sequence[Prompt],
+    options: Options,
+    progress: Callable[[int], object] | None = None,
+) -> list[Judgement]:
+    """Let the model write each answer, up to a line end; return `judge_text`'s."""
+    written = generate(
+        model,
+        tokenizer,
+        [prompt.text for prompt in prompts],
+        max_new_tokens=options.new_tokens(data.task),
+        token_budget=options.token_budget or None,
+        progress=progress,
+    )
+    no_answer = wording(data.task, data.language, options.prompt_language)["none"]
+    judge = partial(metrics.judge_text, data.task, data.language, no_answer)
+    answers = zip(data.test, written, strict=True)
+    return [judge(example, answer.text, answer.finished) for example, answer in answers]
+
+
+def _rows(
+    cell: Cell,
+    data: TaskData,
+    scoring: str,
+    prompts: Sequence[Prompt],
+    judged: Sequence[Judgement],
+) -> pd.DataFrame:
+    about = {"task": data.task.name, "language": data.language, "scoring": scoring}
+    table = [
+        {
+            **cell.asdict(),
+            **about,
+            "example": example.id,
+            "shots": prompt.shots,
+            "context_cut": prompt.is_cut,
+            "references": list(example.right_answers),
+            **judgement,
+        }
+        for example, prompt, judgement in zip(data.test, prompts, judged, strict=True)
+    ]
+    return pd.DataFrame(table).reindex(columns=PREDICTIONS_COLUMNS)

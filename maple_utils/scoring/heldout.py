@@ -1,0 +1,52 @@
+"""Bits per byte of held-out responses: what training does to each language.
+
+They move long before any task does, and compare languages whatever the tokenizer.
+"""
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from maple_utils.instructions import prompt_text
+from maple_utils.scoring import loglikelihoods
+
+
+def heldout_bits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    token_budget: int | None = None,
+) -> pd.DataFrame:
+    """Score the responses of instruction data, each after the prompt of training.
+
+    Args:
+        model: the model, switched to what is to be measured.
+        tokenizer: its tokenizer.
+        rows: instruction data, as `instructions.load` returns them.
+        token_budget: tokens per forward pass; by device where None.
+
+    Returns:
+        A row per response with its language, nats (summed loss) and bytes (UTF-8). A
+        row that is longer than the model's positions is left out.
+    """
+    table = rows.to_pandas()
+    pairs = zip(table["instruction"], table["input"], strict=True)
+    table["prompt"] = [prompt_text(*pair) for pair in pairs]
+    texts = (table["prompt"] + table["output"]).tolist()
+    lengths = np.array([len(tokens) for tokens in tokenizer(texts)["input_ids"]])
+    positions = model.config.get_text_config().max_position_embeddings
+    table = table[lengths <= positions]
+    requests = [(row.prompt, [row.output]) for row in table.itertuples()]
+    with tqdm(total=len(requests), desc="held-out responses", leave=False) as bar:
+        values = loglikelihoods(
+            model, tokenizer, requests, token_budget=token_budget, progress=bar.update
+        )
+    return pd.DataFrame(
+        {
+            "language": table["language"],
+            "nats": -np.concatenate(values),
+            "bytes": table["output"].str.encode("utf-8").str.len(),
+        }
+    )
