@@ -191,3 +191,7 @@ def check_adapter(adapter: str | Path, base_model: str) -> Path:
             f"adapters of base_model {base_model} ({source(base_model)})"
         )
     return folder
+
+
+def environment() -> dict:
+    return {"versions": {}, "device": device_name()}

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from maple_utils import files
-from maple_utils.errors import ParameterError as ParameterError
+from maple_utils.errors import ParameterError
 from maple_utils.languages import check_languages
 
 TYPES: dict[str, type] = {

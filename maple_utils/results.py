@@ -16,12 +16,12 @@ from typing import TypeVar
 
 import pandas as pd
 
-from maple_utils import files
+from maple_utils import files, tasks
 from maple_utils.languages import LANGUAGES
 from maple_utils.params import CELL, Cell
 
-METRICS = ["accuracy", "accuracy_bytes", "f1", "exact_match", "rouge_l"]
-MAIN_METRICS = ("accuracy", "f1", "rouge_l")  # of a choice, an answer, a summary
+METRICS = [name for names in tasks.METRICS.values() for name in names]
+MAIN_METRICS = tasks.MAIN_METRICS
 SCORES_COLUMNS = [
     *CELL,
     *("task", "language", "scoring", "metric"),

@@ -1,14 +1,16 @@
 """Every bad value ends in one line; every params file is what it seems."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from maple_utils import params
 from maple_utils.errors import ParameterError
+from maple_utils.params import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = {"rank": "02_train", "learning_rate": "02_train"}
 
 
 @pytest.mark.parametrize(
@@ -21,13 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
         ("learning_rate", "2e-4", "learning_rate: got '2e-4'; allowed: a number"),
         ("languages", ["sw", False], "languages: got ['sw', False]; allowed: a list"),
         ("languages", ["klingon"], "languages: got 'klingon'"),
-        ("tasks", "xcopa,xkopa", "tasks: got 'xcopa,xkopa'; allowed: any of xcopa,"),
         ("scoring", "guess", "scoring: got 'guess'; allowed: one of likelihood,"),
     ],
 )
 def test_a_bad_value_names_itself_and_what_is_allowed(name, value, line):
     with pytest.raises(ParameterError) as error:
-        params.convert(name, value)
+        params.convert(name, value, NOTEBOOK.get(name, "03_evaluate"))
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
 
@@ -64,13 +65,23 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_cell_names_are_safe_file_names():
-    name = params.cell_name("mistral-7b", "bactrian-x-22", 32, 4)
+    name = Cell("mistral-7b", "bactrian-x-22", 32, 4).name
     assert name == "mistral-7b_bactrian-x-22_r32_4bit"
-    assert params.cell_name("mistral-7b", "", 32, 4) == "mistral-7b_4bit"
-    assert params.cell_name("me/Llama X", "../../etc", 8, 16, 3) == (
-        "llama-x_etc_r8_16bit_s3"
-    )
-    assert "/" not in params.cell_name("..", "/", 1, 4)
+    assert Cell("mistral-7b", "", 0, 4).name == "mistral-7b_4bit"
+    strange = Cell("me/Llama X", "../../etc", 8, 16, 3)
+    assert strange.name == "llama-x_etc_r8_16bit_s3"
+    assert "/" not in Cell("..", "/", 1, 4).name
+
+
+def test_rank_0_is_the_base_model_and_nothing_else():
+    cell = Cell("mistral-7b", "bactrian-x-22", 32, 4, 1)
+    assert not cell.is_base
+    assert cell.base == Cell("mistral-7b", "", 0, 4, 1)
+    assert cell.base.is_base
+    for data, rank in (("", 32), ("bactrian-x-22", 0)):
+        with pytest.raises(ParameterError, match=f"rank: got {rank} with instruction"):
+            Cell("mistral-7b", data, rank, 4)
+    assert Cell.of(cell.asdict() | {"shots": 3}) == cell
 
 
 def test_outputs_lie_in_the_workspace_from_the_root_and_from_notebooks(monkeypatch):
@@ -82,20 +93,6 @@ def test_outputs_lie_in_the_workspace_from_the_root_and_from_notebooks(monkeypat
 
 @pytest.mark.parametrize("file", sorted((ROOT / "params" / "cells").glob("*.yaml")))
 def test_every_cell_file_holds_values_of_the_right_type(file):
-    values = params.read(file)
-    assert {"base_model", "bits"} <= set(values)
-    run = SimpleNamespace(**{"instruction_data": "", "rank": 0, "seed": 0, **values})
-    assert params.cell_name(**vars(run)) == file.stem
-
-
-def test_a_params_file_with_a_typo_or_a_string_is_refused(tmp_path):
-    file = tmp_path / "x.yaml"
-    file.write_text("rank: 8\nlearning_rate: 2e-4\n")
-    with pytest.raises(ParameterError, match="learning_rate: got '2e-4'"):
-        params.read(file)
-    file.write_text("rnak: 8\n")
-    with pytest.raises(ParameterError, match="rnak"):
-        params.read(file)
-    file.write_text("- 8\n")
-    with pytest.raises(ParameterError, match="no mapping"):
-        params.read(file)
+    values = yaml.safe_load(file.read_text())
+    assert {n: params.convert(n, v, "03_evaluate") for n, v in values.items()} == values
+    assert Cell.of(values).name == file.stem

@@ -15,7 +15,7 @@ def predictions(**changes) -> pd.DataFrame:
         {
             "base_model": "miniature-llama",
             "instruction_data": "",
-            "rank": pd.NA,
+            "rank": 0,
             "bits": 4,
             "seed": 0,
             "task": "xquad",
@@ -23,6 +23,7 @@ def predictions(**changes) -> pd.DataFrame:
             "scoring": "generate",
             "example": ["a", "b", "c", "d"],
             "shots": 2,
+            "context_cut": False,
             "prediction": ["x", "y", "", "z"],
             "references": [["x"], ["q"], ["q"], ["z"]],
             "format_failure": [False, False, True, False],
@@ -55,7 +56,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     collected, problems = results.collect(tmp_path)
     assert problems == []
     pd.testing.assert_frame_equal(collected, scores)
-    assert collected["rank"].isna().all()
+    assert (collected["rank"] == 0).all()
 
 
 def test_a_damaged_or_foreign_file_is_named_and_skipped(tmp_path):
@@ -95,12 +96,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     file = tmp_path / "file"
     file.write_text("old")
 
-    def fail(path):
-        path.write_text("half")
+    with pytest.raises(OSError, match="disk full"), files.atomic(file) as draft:
+        draft.write_text("half")
         raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        files.write_whole(file, fail)
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -1,11 +1,18 @@
 """A model on a task in a language: `answers` asks and judges, `subjects` says who.
 
-    model, tokenizer = models.load("miniature-llama", 16, models.compute_dtype())
-    cell = Cell("miniature-llama", "", 0, 16)
-    evaluate(model, tokenizer, cell, "xcopa", "sw", Options(hub_root=miniature.hub()))
+model, tokenizer = models.load("miniature-llama", 16, models.compute_dtype())
+cell = Cell("miniature-llama", "", 0, 16)
+evaluate(model, tokenizer, cell, "xcopa", "sw", Options(hub_root=miniature.hub()))
 """
 
-from maple_utils.evaluation.answers import Options, ask, evaluate, load
+from maple_utils.evaluation.answers import (
+    Options,
+    ask,
+    evaluate,
+    fewest_resources,
+    load,
+    notes,
+)
 from maple_utils.evaluation.subjects import (
     Subject,
     evaluate_pair,
@@ -24,11 +31,13 @@ __all__ = [
     "ask",
     "evaluate",
     "evaluate_pair",
+    "fewest_resources",
     "finish",
     "heldout_scores",
     "is_done",
     "load",
     "loading",
+    "notes",
     "part_of",
     "save",
     "subjects",

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils import metrics, miniature
+from maple_utils.languages import LANGUAGES
 from maple_utils.params import Cell
 from maple_utils.results import PREDICTIONS_COLUMNS
 from maple_utils.scoring import generate, loglikelihoods
@@ -55,6 +56,30 @@ def load(task: str, language: str, seed: int, options: Options) -> TaskData:
     """Load a task in a language as `tasks.load_task` does, once for all adapters."""
     settings = {"shots": options.shots, "limit": options.test_limit, "seed": seed}
     return load_task(task, language, hub_root=options.hub_root, **settings)
+
+
+def notes(
+    pairs: Sequence[tuple[str, str]],
+    languages: Sequence[str],
+    seed: int,
+    options: Options,
+) -> pd.DataFrame:
+    """Load all pairs; return what is worth knowing: columns task, language, note.
+
+    That is what differs from the published data, how shots were taken, and which of the
+    `languages` asked for are in none of the pairs.
+    """
+    loaded = [load(*pair, seed, options) for pair in tqdm(pairs, desc="loading")]
+    rows = [(d.task.name, d.language, note) for d in loaded for note in d.notes]
+    served = {part for _, code in pairs for part in (code, LANGUAGES[code].base)}
+    absent = [code for code in languages if code not in served]
+    rows += [("", code, "in none of these tasks") for code in absent]
+    return pd.DataFrame(rows, columns=["task", "language", "note"])
+
+
+def fewest_resources(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return the first pair of a task and a language of the lowest Joshi class."""
+    return min(pairs, key=lambda pair: LANGUAGES[pair[1]].joshi)
 
 
 @lru_cache(maxsize=64)

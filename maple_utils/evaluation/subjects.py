@@ -114,7 +114,7 @@ def loading(everyone: Sequence[Subject]) -> dict[str, Any]:
     return {"dtype": getattr(torch, dtype), "attn_implementation": attention}
 
 
-def part_of(subject: Subject, options: Options, task: str, language: str) -> Path:
+def part_of(subject: Subject, task: str, language: str, options: Options) -> Path:
     """Return the file that keeps a finished pair until all pairs are done."""
     return parts_folder(subject, options) / f"{task}_{language}.parquet"
 
@@ -170,7 +170,7 @@ def evaluate_pair(
 
     Arguments are those of `evaluate`; the subject's adapter is switched on for it.
     """
-    part = part_of(subject, options, task, language)
+    part = part_of(subject, task, language, options)
     if not is_done(part):
         with models.switched_to(model, subject.key):
             table = evaluate(
@@ -229,7 +229,7 @@ def save(
     `heldout` are scores of the held-out rows, if there are any. Returns predictions
     and scores, as they stand in predictions.parquet and scores.parquet.
     """
-    predictions = results.join(part_of(subject, options, *pair) for pair in pairs)
+    predictions = results.join(part_of(subject, *pair, options) for pair in pairs)
     scores = results.scores_from_predictions(predictions)
     if heldout is not None:
         scores = results.validate(pd.concat([scores, heldout]))
@@ -261,6 +261,7 @@ def finish(
     }
     whole = {
         **record,
+        **models.environment(),
         "subject": {**subject.cell.asdict(), "adapter": str(subject.adapter or "")},
         "words": words,
         "mean_shots": float(predictions["shots"].mean()),

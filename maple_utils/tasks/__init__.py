@@ -23,6 +23,7 @@ METRICS = {
     "answer": ("f1", "exact_match"),
     "summary": ("rouge_l",),
 }
+MAIN_METRICS = tuple(names[0] for names in METRICS.values())  # one of each kind
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from maple_utils import files
 from maple_utils.instructions.cards import front_matter, markdown_table
 from maple_utils.training.meters import draw
 
-SETTINGS = """rank bits lora_alpha_ratio dropout learning_rate epochs max_steps batch_size
+SETTINGS = """rank bits lora_alpha_ratio lora_dropout learning_rate epochs max_steps batch_size
     packing seed""".split()
 
 

@@ -17,9 +17,14 @@ from maple_utils.results import PREDICTIONS_COLUMNS, SCORES_COLUMNS
 from maple_utils.training import cards
 from tests.notebooks.running import error_line, run
 
-SMALL = {"limit": 4, "tasks": "xcopa,xquad,xlsum", "languages": "en,sw", "bits": 16}
+SMALL = {
+    "test_limit": 4,
+    "tasks": "xcopa,xquad,xlsum",
+    "languages": "en,sw",
+    "bits": 16,
+}
 TRAINED = {"instruction_data": "bactrian-x-mini", "languages": ["en", "sw"]}
-TRAINED |= {"limit": 6, "heldout": 2, "hub_root": "miniature", "bits": 16}
+TRAINED |= {"train_limit": 6, "heldout": 2, "hub_root": "miniature", "bits": 16}
 
 
 def make_adapter(cell: Path, rank: int, seed: int) -> Path:
@@ -72,7 +77,7 @@ def test_what_is_written(base):
     assert list(predictions) == PREDICTIONS_COLUMNS
     assert list(scores) == SCORES_COLUMNS
     counts = predictions.groupby(["task", "language", "scoring"]).size()
-    assert set(counts) == {SMALL["limit"]}
+    assert set(counts) == {SMALL["test_limit"]}
     assert {(task, how) for task, _, how in counts.index} == {
         *(("xcopa", "likelihood"), ("xcopa", "generate")),
         *(("xquad", "generate"), ("xlsum", "generate")),
@@ -85,7 +90,7 @@ def test_what_is_written(base):
 
 def test_the_record_tells_the_words_of_each_language_and_what_is_absent(tmp_path):
     cell = tmp_path / "cell"
-    few = {"tasks": "xquad", "languages": "en,hi,sw", "limit": 2}
+    few = {"tasks": "xquad", "languages": "en,hi,sw", "test_limit": 2}
     run(
         "03_evaluate",
         tmp_path,
@@ -124,14 +129,19 @@ def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_
 
 KILL = """
 import os, signal
-whole, done = evaluate, []
-def evaluate(*given):
+whole, done = evaluation.evaluate_pair, []
+def killed(*given):
     if len(done) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(given)
     return whole(*given)
+evaluation.evaluate_pair = killed
 """
-COUNT = "(output / 'todo').write_text(str(len(todo)))"
+COUNT = """
+parts = [evaluation.part_of(first, *pair, options) for pair in pairs]
+done = sum(map(evaluation.is_done, parts))
+first.output.joinpath("done").write_text(str(done))
+"""
 
 
 def test_a_killed_evaluation_goes_on_at_the_first_unfinished_pair(base, tmp_path):
@@ -140,16 +150,20 @@ def test_a_killed_evaluation_goes_on_at_the_first_unfinished_pair(base, tmp_path
         run("03_evaluate", tmp_path, parameters, {"todo = [": KILL})
     assert len(list((tmp_path / "cell").glob(".parts*/*.parquet"))) == 2
     assert not (tmp_path / "cell" / "scores.parquet").exists()
-    run("03_evaluate", tmp_path, parameters, {"heldout = {}": COUNT})
-    pairs = len(tables(base)[0].groupby(["task", "language"]))
-    assert (tmp_path / "cell" / "todo").read_text() == str(pairs - 2)
+    run("03_evaluate", tmp_path, parameters, {"todo = [": COUNT})
+    assert (tmp_path / "cell" / "done").read_text() == "2"
     assert_same(tmp_path / "cell", base)
 
 
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"instruction_data": "none-such"}, "adapters: got .*holds no adapter_config"),
+        (
+            {"instruction_data": "none-such", "rank": 8},
+            "adapters: got .*no adapter_config",
+        ),
+        ({"rank": 8}, "rank: got 8 with instruction_data ''"),
+        ({"tasks": "xcopa,xkopa"}, "tasks: got 'xcopa,xkopa'; allowed: any of xcopa"),
         ({"bits": 8, "adapters": "ADAPTER"}, "adapters: got .*, trained at 16 bits"),
         ({"adapters": "ADAPTER,ADAPTER"}, "adapters: got several that are"),
         ({"languages": "ta", "tasks": "xquad"}, "languages: got ta; none is in"),
@@ -168,7 +182,12 @@ def test_what_cannot_be_evaluated_ends_in_one_line(tmp_path, given, line):
 
 def test_real_rows(shared_hub, tmp_path):
     parameters = {"hub_root": str(shared_hub), "output_dir": str(tmp_path / "cell")}
-    parameters |= {"tasks": "xcopa,xquad", "languages": "sw,en", "limit": 3, "shots": 2}
+    parameters |= {
+        "tasks": "xcopa,xquad",
+        "languages": "sw,en",
+        "test_limit": 3,
+        "shots": 2,
+    }
     run("03_evaluate", tmp_path, parameters)
     scores = tables(tmp_path / "cell")[1]
     assert {"xcopa", "xquad"} >= set(scores["task"]) != set()

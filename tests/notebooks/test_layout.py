@@ -66,11 +66,42 @@ def test_rhythm(path):
 @each_notebook
 def test_papermill_finds_every_parameter_with_its_help(path):
     found = papermill.inspect_notebook(str(path))
-    assert set(found) == set(params.NOTEBOOKS[path.stem])
+    assert list(found) == list(params.NOTEBOOKS[path.stem])
     for name, about in found.items():
         assert about["help"], f"{name} has no help"
         default = ast.literal_eval(about["default"])
-        assert params.convert(name, default) == default
+        assert params.convert(name, default, path.stem) == default
+
+
+@each_notebook
+def test_the_parameters_cell_is_written_from_their_definitions(path):
+    """After a change of parameters.yaml: python -m maple_utils.params."""
+    [cell] = [cell for cell in cells(path) if is_parameters(cell)]
+    assert cell["source"] == params.cell_source(path.stem)
+
+
+@each_notebook
+def test_a_newcomer_sees_something_soon_and_often(path):
+    """At most six of our modules; a result in at least every third code cell."""
+    names = {
+        name.split(".")[1]
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("maple_")
+        for name in (
+            [f"{node.module}.{alias.name}" for alias in node.names]
+            if node.module == "maple_utils"
+            else [node.module]
+        )
+    }
+    assert len(names) <= 6, names
+    most = {"01_synthesize": 38, "02_train": 48, "03_evaluate": 48, "04_figures": 60}
+    assert len(cells(path)) <= most[path.stem]
+
+
+def test_the_colab_cell_is_the_same_and_has_no_address_of_its_own():
+    [text] = {cells(path)[1]["source"] for path in NOTEBOOKS}
+    assert "MAPLE_KIT" in text
+    assert "://github.com" not in text
 
 
 @each_notebook

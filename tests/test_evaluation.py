@@ -1,0 +1,167 @@
+"""A model on a task in a language, without a notebook."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from maple_utils import evaluation, miniature, models, params
+from maple_utils.errors import ParameterError
+from maple_utils.evaluation import Options
+from maple_utils.params import Cell
+from maple_utils.results import PREDICTIONS_COLUMNS
+from maple_utils.scoring import loglikelihoods
+
+BASE = Cell("miniature-llama", "", 0, 16)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return models.load("miniature-llama", 16, torch.float32)
+
+
+def options(**changes) -> Options:
+    return Options(hub_root=str(miniature.hub()), test_limit=6, **changes)
+
+
+def test_a_choice_is_ranked_and_written(llama):
+    table = evaluation.evaluate(*llama, BASE, "xcopa", "sw", options())
+    assert list(table) == PREDICTIONS_COLUMNS
+    assert table.groupby("scoring").size().to_dict() == {"generate": 6, "likelihood": 6}
+    assert (table["rank"] == 0).all()
+    assert (table["shots"] == 8).all()
+    assert table["accuracy"].isin([0.0, 1.0]).all()
+    ranked = table[table["scoring"] == "likelihood"]
+    assert not ranked["format_failure"].any()
+    right = ranked["prediction"] == ranked["references"].str[0]
+    assert (right == ranked["accuracy"].astype(bool)).all()
+
+
+def test_the_table_agrees_with_log_likelihoods_by_hand(llama):
+    prompts = evaluation.ask(*llama, "xcopa", "en", 0, "likelihood", options())
+    table = evaluation.evaluate(
+        *llama, BASE, "xcopa", "en", options(scoring="likelihood")
+    )
+    requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
+    best = [int(np.argmax(nats)) for nats in loglikelihoods(*llama, requests)]
+    said = [p.continuations[i].strip() for p, i in zip(prompts, best, strict=True)]
+    assert table["prediction"].tolist() == said
+
+
+def test_answers_and_summaries_are_written(llama):
+    answers = evaluation.evaluate(*llama, BASE, "xquad", "hi", options())
+    summaries = evaluation.evaluate(*llama, BASE, "xlsum", "sw", options(shots=0))
+    assert set(answers["scoring"]) == set(summaries["scoring"]) == {"generate"}
+    assert answers["f1"].between(0, 1).all()
+    assert answers["rouge_l"].isna().all()
+    assert summaries["rouge_l"].between(0, 1).all()
+    assert (summaries["shots"] == 0).all()
+
+
+def test_prompts_that_do_not_fit_lose_shots_and_then_context(llama):
+    model, tokenizer = llama
+    whole = model.config.max_position_embeddings
+    try:
+        model.config.max_position_embeddings = 80
+        evaluation.ask.cache_clear()
+        table = evaluation.evaluate(model, tokenizer, BASE, "xquad", "en", options())
+    finally:
+        model.config.max_position_embeddings = whole
+        evaluation.ask.cache_clear()
+    assert (table["shots"] == 0).all()
+    assert table["context_cut"].any()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_loading_is_what_02_does(bits):
+    """The calls of 02, spelled out there for the reader, give the same model."""
+    dtype = torch.float32
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    int8 = BitsAndBytesConfig(load_in_8bit=True)
+    theirs = AutoModelForCausalLM.from_pretrained(
+        models.source("miniature-mistral"),
+        dtype=dtype,
+        quantization_config={4: nf4, 8: int8, 16: None}[bits],
+        attn_implementation="eager",
+    )
+    ours, _ = models.load("miniature-mistral", bits, dtype, "eager")
+    assert ours.dtype == theirs.dtype
+    assert ours.config._attn_implementation == theirs.config._attn_implementation
+    pairs = zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True)
+    for (name, mine), (other, their) in pairs:
+        assert name == other
+        assert torch.equal(mine, their), name
+
+
+def make_adapter(cell: Path, **plan) -> Path:
+    base = AutoModelForCausalLM.from_pretrained(models.source("miniature-llama"))
+    model = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear"))
+    model.peft_config["default"].base_model_name_or_path = "miniature-llama"
+    model.save_pretrained(cell / "adapter")
+    trained = {"instruction_data": "d", "bits": 16, "seed": 0}
+    record = {"parameters": trained, "plan": {"preset": "CPU", **plan}}
+    (cell / "train.json").write_text(json.dumps(record))
+    return cell / "adapter"
+
+
+def run(**changes) -> SimpleNamespace:
+    given = params.NOTEBOOKS["03_evaluate"] | {"bits": 16} | changes
+    return SimpleNamespace(**given)
+
+
+def test_the_base_is_loaded_with_what_training_recorded(tmp_path):
+    one = make_adapter(tmp_path / "one", dtype="bfloat16", attn_implementation="eager")
+    found = evaluation.subjects(run(adapters=[str(one)]))
+    how = evaluation.loading(found)
+    assert how == {"dtype": torch.bfloat16, "attn_implementation": "eager"}
+    assert evaluation.loading(found[:1]) == {
+        "dtype": models.compute_dtype(),
+        "attn_implementation": "sdpa",
+    }
+
+
+def test_adapters_that_were_trained_otherwise_are_not_mixed(tmp_path):
+    one = make_adapter(tmp_path / "one", dtype="bfloat16")
+    two = make_adapter(tmp_path / "two", dtype="float32")
+    (two.parent / "train.json").write_text(
+        (two.parent / "train.json").read_text().replace('"seed": 0', '"seed": 1')
+    )
+    found = evaluation.subjects(run(adapters=[str(one), str(two)]))
+    with pytest.raises(ParameterError, match="adapters: got some trained in bfloat16"):
+        evaluation.loading(found)
+
+
+def test_an_adapter_of_elsewhere_is_known_by_its_folder(tmp_path):
+    here = make_adapter(tmp_path / "one").rename(tmp_path / "Some Adapter")
+    [_, subject] = evaluation.subjects(run(adapters=[str(here)]))
+    assert subject.cell == Cell("miniature-llama", "Some Adapter", 2, 16)
+    assert subject.output.name == "miniature-llama_some-adapter_r2_16bit"
+
+
+def test_a_torn_part_is_evaluated_again(llama, tmp_path):
+    subject = evaluation.Subject(BASE, tmp_path)
+    pair = ("xcopa", "en")
+    whole = evaluation.evaluate_pair(*llama, subject, *pair, options())
+    part = evaluation.part_of(subject, *pair, options())
+    part.write_bytes(part.read_bytes()[:100])
+    again = evaluation.evaluate_pair(*llama, subject, *pair, options())
+    pd.testing.assert_frame_equal(whole, again)
+
+
+def test_other_options_have_parts_of_their_own(tmp_path):
+    subject = evaluation.Subject(BASE, tmp_path)
+    one = evaluation.part_of(subject, "xcopa", "en", options())
+    assert one == evaluation.part_of(subject, "xcopa", "en", options(token_budget=64))
+    for changed in (options(shots=2), options(prompt_language="own")):
+        assert one != evaluation.part_of(subject, "xcopa", "en", changed)
