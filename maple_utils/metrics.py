@@ -12,6 +12,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -111,9 +112,7 @@ def best_options(
     return int(sums.argmax()), int((sums / n_bytes).argmax())
 
 
-def judge_ranking(
-    example: Example, loglikelihoods: Sequence[float]
-) -> dict[str, str | float | bool]:
+def judge_ranking(example: Example, loglikelihoods: Sequence[float]) -> dict[str, Any]:
     """Return prediction, format_failure (never) and both accuracies of one example."""
     by_sum, by_bytes = best_options(loglikelihoods, example.options)
     return {
@@ -126,14 +125,14 @@ def judge_ranking(
 
 def judge_text(
     task: Task, language: str, none: str, example: Example, text: str, is_finished: bool
-) -> dict[str, str | float | bool]:
+) -> dict[str, Any]:
     """Return prediction, format_failure and this task's metrics of a written answer.
 
     A choice that cannot be parsed counts as wrong. An answer or a summary that was cut
     off is scored as far as it goes; one that is empty scores 0. `none` is the word for
     "no answer in the text".
     """
-    judged: dict[str, str | float | bool] = {"prediction": text}
+    judged: dict[str, Any] = {"prediction": text}
     if task.kind == "choice":
         choice = parse_choice(text, example.options, task.labels)
         judged["format_failure"] = choice is None
@@ -156,19 +155,3 @@ def standard_error(values: Sequence[float]) -> float:
     if len(values) < 2:
         return math.nan
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean.
-
-    A resample is how often each distinct value is drawn, so memory is draws times the
-    number of distinct values, however many rows there are.
-    """
-    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(values), counts / counts.sum(), size=draws)
-    means = drawn @ distinct / len(values)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

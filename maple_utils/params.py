@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -55,6 +55,16 @@ class Parameter:
         low = _of(self.low, notebook)
         bounds = "" if low is None else f" from {low:g} to {self.high:g}"
         return _IN_WORDS[self.type] + bounds
+
+    def admits(self, value: Any, notebook: str = "") -> bool:
+        """Say whether a value of the right type is allowed."""
+        low = _of(self.low, notebook)
+        return not (
+            (self.type == "list" and not all(isinstance(item, str) for item in value))
+            or (self.choices and value not in self.choices)
+            or (low is not None and not low <= value <= self.high)
+            or (self.pattern and not re.fullmatch(self.pattern, value))
+        )
 
 
 _IN_WORDS = {
@@ -177,23 +187,17 @@ def check_known(name: str) -> None:
 def convert(name: str, value: Any, notebook: str = "") -> Any:
     """Return a parameter's value in its own type, or say what is wrong with it."""
     known = PARAMETERS[name]
-    kind, low = TYPES[known.type], _of(known.low, notebook)
+    kind = TYPES[known.type]
     if kind is list and isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if kind is float and type(value) is int:
         value = float(value)
-    if (
-        type(value) is not kind
-        or (kind is list and not all(isinstance(item, str) for item in value))
-        or (known.choices and value not in known.choices)
-        or (low is not None and not low <= value <= known.high)
-        or (known.pattern and not re.fullmatch(known.pattern, value))
-    ):
+    if type(value) is not kind or not known.admits(value, notebook):
         example = f"; e.g. -p {name} {known.example}" if known.example != "" else ""
         allowed = known.allowed(notebook)
         raise ParameterError(f"{name}: got {value!r}; allowed: {allowed}{example}")
     if kind is list:
-        value = list(dict.fromkeys(value))
+        value = list(dict.fromkeys(cast(list, value)))
     return check_languages(value) if name == "languages" else value
 
 

@@ -18,7 +18,7 @@ from maple_utils.scoring import generate, loglikelihoods
 from maple_utils.tasks import Task, TaskData, load_task
 from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
 
-Judgement = Mapping[str, Any]
+Judgement = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def rank_options(
     nats = loglikelihoods(
         model, tokenizer, requests, token_budget=budget, progress=progress
     )
-    return list(map(metrics.judge_ranking, data.test, nats))
+    pairs = zip(data.test, nats, strict=True)
+    return [metrics.judge_ranking(example, values) for example, values in pairs]
 
 
 def write_answers(

@@ -235,7 +235,7 @@ def save(
         scores = results.validate(pd.concat([scores, heldout]))
     results.write_predictions(predictions, subject.output / "predictions.parquet")
     results.write_scores(scores, subject.output / "scores.parquet")
-    if subject.record:
+    if subject.adapter and subject.record:
         main = results.main_metrics(scores)
         cards.write(subject.adapter, dict(subject.record), main)
     return predictions, scores
