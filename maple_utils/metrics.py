@@ -104,7 +104,7 @@ def bits_per_byte(nats: Sequence[float], n_bytes: Sequence[int]) -> tuple[float,
 
 
 def best_options(
-    loglikelihoods: Sequence[float], options: Sequence[str]
+    loglikelihoods: Sequence[float] | np.ndarray, options: Sequence[str]
 ) -> tuple[int, int]:
     """Return the best option by summed log-likelihood, and by that per UTF-8 byte."""
     sums = np.asarray(loglikelihoods)
@@ -112,7 +112,9 @@ def best_options(
     return int(sums.argmax()), int((sums / n_bytes).argmax())
 
 
-def judge_ranking(example: Example, loglikelihoods: Sequence[float]) -> dict[str, Any]:
+def judge_ranking(
+    example: Example, loglikelihoods: Sequence[float] | np.ndarray
+) -> dict[str, Any]:
     """Return prediction, format_failure (never) and both accuracies of one example."""
     by_sum, by_bytes = best_options(loglikelihoods, example.options)
     return {
