@@ -18,8 +18,6 @@ from maple_utils.scoring import generate, loglikelihoods
 from maple_utils.tasks import Task, TaskData, load_task
 from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
 
-Judgement = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Options:
@@ -142,71 +140,55 @@ def evaluate(
         total = sum(len(prompt.continuations) or 1 for prompt in prompts)
         name = f"{task} {language} {scoring}"
         with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
-            judge = {"likelihood": rank_options, "generate": write_answers}[scoring]
-            judged = judge(model, tokenizer, data, prompts, options, bar.update)
-        tables.append(_rows(cell, data, scoring, prompts, judged))
-    return pd.concat(tables)
+            answer = {"likelihood": _rank, "generate": _write}[scoring]
+            judged = answer(model, tokenizer, data, prompts, options, bar.update)
+        asked = zip(data.test, prompts, judged, strict=True)
+        rows = [
+            {
+                "example": example.id,
+                "shots": prompt.shots,
+                "context_cut": prompt.is_cut,
+                "references": list(example.right_answers),
+                **judgement,
+            }
+            for example, prompt, judgement in asked
+        ]
+        about = {**cell.asdict(), "task": task, "language": language}
+        tables.append(pd.DataFrame(rows).assign(**about, scoring=scoring))
+    return pd.concat(tables).reindex(columns=PREDICTIONS_COLUMNS)
 
 
-def rank_options(
+def _rank(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: TaskData,
     prompts: Sequence[Prompt],
     options: Options,
-    progress: Callable[[int], object] | None = None,
-) -> list[Judgement]:
+    progress: Callable[[int], object],
+) -> list[dict[str, Any]]:
     """Rank each example's options by likelihood; return `metrics.judge_ranking`'s."""
     requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
-    budget = options.token_budget or None
-    nats = loglikelihoods(
-        model, tokenizer, requests, token_budget=budget, progress=progress
-    )
-    pairs = zip(data.test, nats, strict=True)
-    return [metrics.judge_ranking(example, values) for example, values in pairs]
+    limits: dict[str, Any] = {"progress": progress}
+    limits["token_budget"] = options.token_budget or None
+    nats = loglikelihoods(model, tokenizer, requests, **limits)
+    return [metrics.judge_ranking(*pair) for pair in zip(data.test, nats, strict=True)]
 
 
-def write_answers(
+def _write(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: TaskData,
     prompts: Sequence[Prompt],
     options: Options,
-    progress: Callable[[int], object] | None = None,
-) -> list[Judgement]:
+    progress: Callable[[int], object],
+) -> list[dict[str, Any]]:
     """Let the model write each answer, up to a line end; return `judge_text`'s."""
-    written = generate(
-        model,
-        tokenizer,
-        [prompt.text for prompt in prompts],
-        max_new_tokens=options.new_tokens(data.task),
-        token_budget=options.token_budget or None,
-        progress=progress,
-    )
+    texts = [prompt.text for prompt in prompts]
+    limits: dict[str, Any] = {"progress": progress}
+    limits["token_budget"] = options.token_budget or None
+    limits["max_new_tokens"] = options.new_tokens(data.task)
+    written = generate(model, tokenizer, texts, **limits)
     no_answer = wording(data.task, data.language, options.prompt_language)["none"]
     judge = partial(metrics.judge_text, data.task, data.language, no_answer)
     answers = zip(data.test, written, strict=True)
     return [judge(example, answer.text, answer.finished) for example, answer in answers]
-
-
-def _rows(
-    cell: Cell,
-    data: TaskData,
-    scoring: str,
-    prompts: Sequence[Prompt],
-    judged: Sequence[Judgement],
-) -> pd.DataFrame:
-    about = {"task": data.task.name, "language": data.language, "scoring": scoring}
-    table = [
-        {
-            **cell.asdict(),
-            **about,
-            "example": example.id,
-            "shots": prompt.shots,
-            "context_cut": prompt.is_cut,
-            "references": list(example.right_answers),
-            **judgement,
-        }
-        for example, prompt, judgement in zip(data.test, prompts, judged, strict=True)
-    ]
-    return pd.DataFrame(table).reindex(columns=PREDICTIONS_COLUMNS)
