@@ -4,9 +4,8 @@ The table itself is `tasks.yaml`; a new task is a block there and, if its column
 of a new kind, a reader here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,6 +15,7 @@ import yaml
 
 from maple_utils.errors import ParameterError
 from maple_utils.languages import LANGUAGES, check_languages
+from maple_utils.tasks.examples import Example, draw, read_examples
 from maple_utils.tasks.sources import Row, Source, has_split, is_held, load_rows
 
 METRICS = {
@@ -24,23 +24,7 @@ METRICS = {
     "summary": ("rouge_l",),
 }
 MAIN_METRICS = tuple(names[0] for names in METRICS.values())  # one of each kind
-
-
-@dataclass(frozen=True)
-class Example:
-    """One item; `label` is the right option's place, no `references` = no answer."""
-
-    id: str
-    context: str
-    question: str = ""
-    options: tuple[str, ...] = ()
-    label: int = -1
-    references: tuple[str, ...] = ()
-
-    @property
-    def right_answers(self) -> tuple[str, ...]:
-        """Return what is right: the labelled option, else the references."""
-        return (self.options[self.label],) if self.options else self.references
+PLACEHOLDER = "NS"  # PAWS-X's for a sentence that was not translated (paws issue 15)
 
 
 @dataclass(frozen=True)
@@ -53,6 +37,7 @@ class Task:
     languages: tuple[str, ...]
     source: Source
     other_sources: Mapping[str, Source]  # by language, where it is not `source`
+    other_shots: Mapping[str, Source]  # by language, where shots are elsewhere
     read: str  # name of a function in READERS
     words: str  # whose words in prompts.yaml
     shots: int  # default
@@ -69,55 +54,6 @@ class Task:
         return self.other_sources.get(language, self.source)
 
 
-def _copa(row: Row) -> Example:
-    options = (row["choice1"], row["choice2"])
-    return Example("", row["premise"], row["question"], options, int(row["label"]))
-
-
-def _belebele(row: Row) -> Example:
-    options = tuple(row[f"mc_answer{number}"] for number in range(1, 5))
-    label = int(row["correct_answer_num"]) - 1
-    return Example("", row["flores_passage"], row["question"], options, label)
-
-
-def _squad(row: Row) -> Example:
-    """An empty answer text, as in IndicQA's unanswerable rows, is no reference."""
-    texts = dict.fromkeys(text for text in row["answers"]["text"] if text.strip())
-    return Example("", row["context"], row["question"], references=tuple(texts))
-
-
-def _xlsum(row: Row) -> Example:
-    return Example("", row["text"], references=(row["summary"],))
-
-
-def _xnli(row: Row) -> Example:
-    """Labels: 0 entailment, 1 neutral, 2 contradiction."""
-    options = ("True", "Neither", "False")
-    return Example("", row["premise"], row["hypothesis"], options, int(row["label"]))
-
-
-def _pawsx(row: Row) -> Example:
-    options = ("No", "Yes")
-    return Example("", row["sentence1"], row["sentence2"], options, int(row["label"]))
-
-
-def _story(row: Row) -> Example:
-    story = " ".join(row[f"input_sentence_{number}"] for number in range(1, 5))
-    options = (row["sentence_quiz1"], row["sentence_quiz2"])
-    return Example("", story, "", options, int(row["answer_right_ending"]) - 1)
-
-
-READERS: dict[str, Callable[[Row], Example]] = {
-    "copa": _copa,
-    "belebele": _belebele,
-    "squad": _squad,
-    "xlsum": _xlsum,
-    "xnli": _xnli,
-    "pawsx": _pawsx,
-    "story": _story,
-}
-
-
 def read_table(path: Path) -> dict[str, Task]:
     """Read a table of tasks; `tasks.yaml` says what its fields mean."""
     table = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -126,12 +62,13 @@ def read_table(path: Path) -> dict[str, Task]:
 
 def _read_task(name: str, block: dict[str, Any]) -> Task:
     languages = check_languages(block.pop("languages").split())
-    others = block.pop("other_sources", {})
+    others, shots = (block.pop(k, {}) for k in ("other_sources", "other_shots"))
     return Task(
         name=name,
         languages=tuple(languages),
         source=Source(**block.pop("source")),
         other_sources={code: Source(**source) for code, source in others.items()},
+        other_shots={code: Source(**source) for code, source in shots.items()},
         words=block.pop("words", name),
         **block,
     )
@@ -154,12 +91,17 @@ def check_names(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The test examples and the shots of one task in one language."""
+    """The test examples and the shots of one task in one language.
+
+    `answers` are the right answers to all rows of the test split, also those that a
+    limit leaves out: they say how much room a written answer needs.
+    """
 
     task: Task
     language: str
     test: tuple[Example, ...]
     shots: tuple[Example, ...]
+    answers: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]  # what differs from the published data, and what was decided
 
 
@@ -202,93 +144,108 @@ def load_task(
     *,
     hub_root: str | Path = "",
     shots: int = -1,
+    shots_language: str = "own",
     limit: int = 0,
     seed: int = 0,
+    allow_other_counts: bool = False,
 ) -> TaskData:
     """Load a task in one language: its test examples and `shots` drawn examples.
 
-    Shots (-1: the task's default) depend on task and seed alone, so languages with
-    parallel rows get the same ones; they are balanced over labels in choice tasks.
-    They never come from the test split where another exists; where none does, they are
-    taken out of it. `limit` (0: all) keeps a random part, again the same one for
-    parallel rows. Raises ParameterError for an unknown task or language, for rows that
-    cannot be read, and for another number of rows than published (in a mirror: noted).
+    Rows are in the order of their ids. Shots (-1: the task's default) depend on task
+    and seed alone, so languages with parallel rows get the same ones; they hold every
+    label, or both kinds of question, and share no passage with a test row: where the
+    test split is the only one, their passages leave it. With `shots_language` "en" all
+    languages get the English ones. `limit` (0: all) keeps a random part, again the same
+    one for parallel rows.
+
+    Raises:
+        ParameterError: for an unknown task or language, rows that cannot be read, and
+            another number of rows than published unless `allow_other_counts`.
     """
     task = TASKS[check_names([name])[0]]
     check_languages([language], task.languages)
-    source = task.source_of(language)
-    test = _examples(task, language, source.test, hub_root)
-    notes = _compare(task, language, len(test), bool(hub_root))
+    test, notes = _test_rows(task, language, hub_root, allow_other_counts)
+    answers = tuple(example.right_answers for example in test)
     wanted = task.shots if shots < 0 else shots
-    if wanted and has_split(source, language, source.shots, hub_root):
-        pool = _examples(task, language, source.shots, hub_root)
-        drawn = draw(pool, wanted, np.random.default_rng([seed, crc32(name.encode())]))
-    elif wanted:
-        drawn = draw(test, wanted, np.random.default_rng([seed, crc32(name.encode())]))
-        test = [example for example in test if example not in drawn]
-        notes.append(f"{wanted} shots drawn from the test split and left out of it")
-    else:
-        drawn = []
+    drawn: list[Example] = []
+    if wanted:
+        rng = np.random.default_rng([seed, crc32(name.encode())])
+        pool, is_test = _shot_pool(task, language, shots_language, test, hub_root)
+        drawn = draw(pool, wanted, rng)
+        told = {shot.cluster for shot in drawn} if is_test else set()
+        left = [example for example in test if example.cluster not in told]
+        if not left:
+            raise ParameterError(
+                f"shots: got {wanted}; allowed with {name} {language}: fewer, since "
+                f"they and their passages are taken out of the {len(test)} test rows"
+            )
+        if len(left) < len(test):
+            notes.append(
+                f"{wanted} shots drawn from the test split; they and what asks about "
+                f"their passages, {len(test) - len(left)} rows, are left out of it"
+            )
+        test = left
     if 0 < limit < len(test):
         kept = np.random.default_rng(seed).permutation(len(test))[:limit]
         test = [test[place] for place in np.sort(kept)]
     if unanswerable := sum(task.kind == "answer" and not e.references for e in test):
         notes.append(f"{unanswerable} of {len(test)} questions have no answer")
-    return TaskData(task, language, tuple(test), tuple(drawn), tuple(notes))
+    return TaskData(task, language, tuple(test), tuple(drawn), answers, tuple(notes))
 
 
-def draw(
-    pool: Sequence[Example], wanted: int, rng: np.random.Generator
-) -> list[Example]:
-    """Draw `wanted` examples, in turn from each label, in random order."""
-    if wanted >= len(pool):
+def _test_rows(
+    task: Task, language: str, hub_root: str | Path, allow_other_counts: bool
+) -> tuple[list[Example], list[str]]:
+    """Return the test examples, and what is to be noted about their number."""
+    source = task.source_of(language)
+    rows = load_rows(source, language, source.test, hub_root)
+    examples = _examples(task, source, language, source.test, rows)
+    notes = []
+    if (published := source.published(language)) not in (0, len(rows)):
+        notes.append(f"{task.name} {language}: {len(rows)} rows, published {published}")
+        if not allow_other_counts:
+            raise ParameterError(
+                f"tasks: got {notes[0]}; allowed: the published rows, or others with "
+                "-p allow_other_counts True"
+            )
+    whole = [e for e in examples if PLACEHOLDER not in (e.context, e.question)]
+    if dropped := len(examples) - len(whole):
+        notes.append(f"{dropped} placeholder rows left out")
+    return whole, notes
+
+
+def _shot_pool(
+    task: Task,
+    language: str,
+    shots_language: str,
+    test: Sequence[Example],
+    hub_root: str | Path,
+) -> tuple[list[Example], bool]:
+    """Return the examples to draw shots from, and whether they are test examples."""
+    code = language if shots_language == "own" else shots_language
+    if code not in task.languages:
         raise ParameterError(
-            f"shots: got {wanted}; allowed: fewer than the {len(pool)} rows at hand"
+            f"shots_language: got {code!r}; allowed with {task.name}: own, for it has no "
+            f"rows in {code}"
         )
-    queues: dict[int, list[Example]] = {}
-    for place in rng.permutation(len(pool)):
-        queues.setdefault(pool[place].label, []).append(pool[place])
-    turns = [example for turn in zip_longest(*queues.values()) for example in turn]
-    chosen = [example for example in turns if example is not None][:wanted]
-    return [chosen[place] for place in rng.permutation(wanted)]
-
-
-def _compare(task: Task, language: str, found: int, is_mirror: bool) -> list[str]:
-    """Compare the number of rows with the published one: note it, or refuse."""
-    published = task.source_of(language).published(language)
-    if published in (0, found):
-        return []
-    note = f"{task.name} {language}: {found} rows, published {published}"
-    if not is_mirror:
-        raise ParameterError(
-            f"tasks: got {note}; the dataset has changed; allowed: the published rows, "
-            "or -p hub_root FOLDER with rows of your own"
-        )
-    return [note]
+    own = task.source_of(code)
+    for source in (task.other_shots.get(code, own), own):
+        if has_split(source, code, source.shots, hub_root):
+            rows = load_rows(source, code, source.shots, hub_root)
+            pool = _examples(task, source, code, source.shots, rows)
+            passages = {example.context for example in test}
+            is_told = task.kind != "choice"
+            return [e for e in pool if not (is_told and e.context in passages)], False
+    if code == language:
+        return list(test), True
+    rows = load_rows(own, code, own.test, hub_root)
+    return _examples(task, own, code, own.test, rows), True
 
 
 def _examples(
-    task: Task, language: str, split: str, hub_root: str | Path
+    task: Task, source: Source, language: str, split: str, rows: Sequence[Row]
 ) -> list[Example]:
-    """Return a split's rows as examples; refuse rows that do not have the columns."""
-    source, read = task.source_of(language), READERS[task.read]
-    examples = []
-    for place, row in enumerate(load_rows(source, language, split, hub_root)):
-        try:
-            example = read(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ParameterError(
-                f"tasks: {task.name} {language}, {split}, row {place} of "
-                f"{source.dataset}: {error!r}; there are {', '.join(row)}"
-            ) from error
-        if task.kind == "choice" and not 0 <= example.label < len(example.options):
-            raise ParameterError(
-                f"tasks: {task.name} {language}, {split}, row {place} has the label "
-                f"{example.label}; allowed: 0 to {len(example.options) - 1}"
-            )
-        examples.append(replace(example, id=str(row.get("id", place))))
-    if not examples:
-        raise ParameterError(
-            f"tasks: {task.name} has no {language} rows in {source.dataset}, {split}"
-        )
-    return examples
+    where = f"{task.name} {language}, {split} of {source.dataset}"
+    if not rows:
+        raise ParameterError(f"tasks: {where}: there are no rows")
+    return read_examples(rows, task.read, source.first_id.get(split, 0), where)

@@ -6,13 +6,12 @@ or with a README.md whose YAML lists `configs`.
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
-from datasets.exceptions import DatasetsError
 
 from maple_utils.errors import ParameterError
 from maple_utils.languages import LANGUAGES
@@ -44,6 +43,7 @@ class Source:
     revision: str = ""
     files: str = ""  # path in the repository, where main holds a script
     keep: str = ""  # name of a function in KEEP: which rows are this language's
+    first_id: Mapping[str, int] = field(default_factory=dict)  # by split, if not 0
 
     def fill(self, pattern: str, language: str, split: str = "") -> str:
         """Fill a config, or a path with {config} and {split}, for one language."""
@@ -81,16 +81,16 @@ def load_rows(
             elif files:
                 data = load("parquet", data_files=files, split="train")
             else:
-                data = load(where, config, split=split)
-            rows = list(data)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = str(error).split("\n")[0]
+                version = {"revision": source.revision or None} if not hub_root else {}
+                data = load(where, config, split=split, **version)
+            keep = KEEP[source.keep]
+            return [row for row in flatten(data) if keep(row, split, language)]
+    except Exception as error:  # whatever a reader of files or of the hub raises
+        reason = f"{type(error).__name__} {error}".split("\n")[0][:200]
         raise ParameterError(
             f"hub_root: got {str(hub_root)!r}, where {source.dataset} {config} {split} "
             f"does not load ({reason}); allowed: a network, or a mirror that holds it"
         ) from error
-    keep = KEEP[source.keep]
-    return [row for row in flatten(rows) if keep(row, split, language)]
 
 
 def data_files(
@@ -117,7 +117,16 @@ def is_held(source: Source, language: str, hub_root: str | Path) -> bool:
         return True
     if (folder / f"{folder.name}.py").is_file():
         return False  # a script, which `datasets` refuses
-    return source.fill(source.config, language) in get_dataset_config_names(str(folder))
+    try:
+        return source.fill(source.config, language) in get_dataset_config_names(
+            str(folder)
+        )
+    except Exception as error:  # likewise
+        reason = f"{type(error).__name__} {error}".split("\n")[0][:200]
+        raise ParameterError(
+            f"hub_root: got {str(hub_root)!r}, where {source.dataset} cannot be read "
+            f"({reason}); allowed: a folder as the hub has it, or none of it"
+        ) from error
 
 
 def has_split(
@@ -128,9 +137,11 @@ def has_split(
         return bool(split)
     if data_files(source, language, source.test, hub_root):
         return bool(data_files(source, language, split, hub_root))
-    folder = str(Path(hub_root) / source.dataset)
+    folder = Path(hub_root) / source.dataset
     config = source.fill(source.config, language)
-    return split in load_dataset_builder(folder, config).config.data_files
+    if not folder.is_dir():
+        return False
+    return split in load_dataset_builder(str(folder), config).config.data_files
 
 
 def flatten(rows: Iterable[Row]) -> Iterator[Row]:
