@@ -25,12 +25,12 @@ MAIN_METRICS = tasks.MAIN_METRICS
 SCORES_COLUMNS = [
     *CELL,
     *("task", "language", "scoring", "metric"),
-    *("value", "stderr", "n", "format_failures"),
+    *("value", "stderr", "n", "format_failures", "cut_off", "shots"),
 ]
 PREDICTIONS_COLUMNS = [
     *CELL,
-    *("task", "language", "scoring", "example", "shots", "context_cut"),
-    *("prediction", "references", "format_failure"),
+    *("task", "language", "scoring", "example", "cluster", "shots", "context_cut"),
+    *("prediction", "references", "format_failure", "cut_off"),
     *METRICS,
 ]
 _T = TypeVar("_T")
@@ -65,11 +65,12 @@ def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of each metric per (cell, task, language, scoring).
 
     `stderr` is the closed form sd / sqrt(n) of the mean over examples; `n` counts
-    examples, `format_failures` those whose answer had no valid form.
+    examples, `format_failures` those whose answer had no valid form, `cut_off` those
+    whose answer ended at the limit of new tokens; `shots` is the mean number shown.
     """
     keys = [*CELL, "task", "language", "scoring"]
     long = predictions.astype(_TYPES).melt(
-        [*keys, "format_failure"], METRICS, "metric", "value"
+        [*keys, "format_failure", "cut_off", "shots"], METRICS, "metric", "value"
     )
     grouped = long.dropna(subset="value").groupby([*keys, "metric"], dropna=False)
     scores = grouped.agg(
@@ -77,6 +78,8 @@ def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
         stderr=("value", "sem"),
         n=("value", "size"),
         format_failures=("format_failure", "sum"),
+        cut_off=("cut_off", "sum"),
+        shots=("shots", "mean"),
     )
     return validate(scores.reset_index())
 
@@ -174,7 +177,8 @@ def _read_records(
 
 def predictions(runs_dir: Path) -> pd.DataFrame:
     """Return how every example below `runs_dir` was judged, without the answers."""
-    texts = {"prediction", "references", "format_failure", "shots", "context_cut"}
+    texts = {"prediction", "references", "format_failure"}
+    texts |= {"shots", "context_cut", "cut_off"}
     columns = [name for name in PREDICTIONS_COLUMNS if name not in texts]
     files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
     tables = [pd.read_parquet(file, columns=columns) for file in files]

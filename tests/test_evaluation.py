@@ -1,6 +1,7 @@
 """A model on a task in a language, without a notebook."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,15 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from maple_utils import evaluation, miniature, models, params
+from maple_utils import evaluation, miniature, models, params, results
 from maple_utils.errors import ParameterError
 from maple_utils.evaluation import Options
 from maple_utils.params import Cell
 from maple_utils.results import PREDICTIONS_COLUMNS
 from maple_utils.scoring import loglikelihoods
+from maple_utils.tasks import TASKS, available
 
 BASE = Cell("miniature-llama", "", 0, 16)
 
@@ -27,7 +30,8 @@ def llama():
 
 
 def options(**changes) -> Options:
-    return Options(hub_root=str(miniature.hub()), test_limit=6, **changes)
+    own = {"hub_root": str(miniature.hub()), "test_limit": 6}
+    return Options(**{**own, "allow_other_counts": True, **changes})
 
 
 def test_a_choice_is_ranked_and_written(llama):
@@ -76,6 +80,103 @@ def test_prompts_that_do_not_fit_lose_shots_and_then_context(llama):
         evaluation.ask.cache_clear()
     assert (table["shots"] == 0).all()
     assert table["context_cut"].any()
+
+
+def test_equal_shots_are_those_that_fit_in_every_language(llama):
+    """Chinese alone would keep more: its words take other numbers of tokens."""
+    model, tokenizer = llama
+    whole = model.config.max_position_embeddings
+    asking = (model, tokenizer, BASE)
+    try:
+        model.config.max_position_embeddings = 400
+        evaluation.ask.cache_clear()
+        codes = ("en", "ar", "zh", "hi", "es")
+        alone = {
+            code: evaluation.evaluate(*asking, "xquad", code, options(shots=6))
+            for code in codes
+        }
+        equal = {
+            code: evaluation.evaluate(
+                *asking, "xquad", code, options(shots=6, equal_shots=True)
+            )
+            for code in codes
+        }
+    finally:
+        model.config.max_position_embeddings = whole
+        evaluation.ask.cache_clear()
+    means = {code: table["shots"].mean() for code, table in alone.items()}
+    assert len(set(means.values())) > 1
+    [same] = {shots for table in equal.values() for shots in table["shots"]}
+    assert 0 < same <= min(table["shots"].min() for table in alone.values())
+
+
+def write_xquad(folder: Path, code: str, answers: list[str]) -> None:
+    place = folder / "google/xquad"
+    place.mkdir(parents=True)
+    rows = [
+        {
+            "id": f"q{n}",
+            "context": f"{n} {text}",
+            "question": "?",
+            "answers": {"text": [text + " and more", text], "answer_start": [0, 0]},
+        }
+        for n, text in enumerate(answers)
+    ]
+    (place / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = [{"split": "validation", "path": "test.jsonl"}]
+    configs = [{"config_name": f"xquad.{code}", "data_files": files}]
+    head = yaml.safe_dump({"configs": configs})
+    (place / "README.md").write_text(f"---\n{head}---\n")
+
+
+def test_room_for_answers_follows_the_tokenizer(llama, tmp_path):
+    """A fixed number of tokens would cut the scripts that a tokenizer hardly knows."""
+    tokenizer = llama[1]
+    rare = "ก๋วยเตี๋ยว" * 6  # a script that the miniature's tokenizer has no words for
+    write_xquad(tmp_path, "th", [rare] * 40)
+    given = options(hub_root=str(tmp_path), shots=0)
+    needed = len(tokenizer(f" {rare}", add_special_tokens=False)["input_ids"])
+    room = evaluation.new_tokens(tokenizer, "xquad", "th", given)
+    assert needed > 32  # the task's own number, which today's answers were cut at
+    assert needed < room <= 1.5 * needed + 2
+    fixed = options(hub_root=str(tmp_path), max_new_tokens=7)
+    assert evaluation.new_tokens(tokenizer, "xquad", "th", fixed) == 7
+    few = options(hub_root=str(tmp_path), shots=0, test_limit=1)
+    assert evaluation.new_tokens(tokenizer, "xquad", "th", few) == room
+
+
+def test_answers_that_end_at_the_limit_are_counted(llama):
+    table = evaluation.evaluate(
+        *llama, BASE, "xlsum", "en", options(max_new_tokens=1, shots=0)
+    )
+    assert table["cut_off"].sum() >= 4
+    scores = results.scores_from_predictions(table)
+    assert (scores["cut_off"] == table["cut_off"].sum()).all()
+    assert (scores["shots"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["llama-2", "mistral-v0.1"])
+@pytest.mark.parametrize("task", ["xquad", "tydiqa"])
+def test_the_true_tokenizers_cut_no_right_answers(name, task, shared_hub, tmp_path):
+    """At 32 tokens Llama-2's cut 17 of 100 in Thai and 28 of 100 in Telugu."""
+    file = shared_hub.parent / "tokenizers" / f"{name}.model"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    shutil.copy(file, tmp_path / "tokenizer.model")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    given = Options(hub_root=str(shared_hub), shots=0, allow_other_counts=True)
+    for code in available(TASKS[task], shared_hub):
+        room = evaluation.new_tokens(tokenizer, task, code, given)
+        data = evaluation.load(task, code, 0, given)
+        shortest = [
+            min(
+                len(tokenizer(f" {text}", add_special_tokens=False)["input_ids"])
+                for text in example.references
+            )
+            for example in data.test
+        ]
+        assert np.mean([n + 1 > room for n in shortest]) < 0.005, code
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])

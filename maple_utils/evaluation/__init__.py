@@ -11,6 +11,7 @@ from maple_utils.evaluation.answers import (
     evaluate,
     fewest_resources,
     load,
+    new_tokens,
     notes,
 )
 from maple_utils.evaluation.subjects import (
@@ -37,6 +38,7 @@ __all__ = [
     "is_done",
     "load",
     "loading",
+    "new_tokens",
     "notes",
     "part_of",
     "save",

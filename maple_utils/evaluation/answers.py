@@ -1,11 +1,13 @@
 """What is asked, how the model answers, and the verdict: a row per test example."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,8 +17,11 @@ from maple_utils.languages import LANGUAGES
 from maple_utils.params import Cell
 from maple_utils.results import PREDICTIONS_COLUMNS
 from maple_utils.scoring import generate, loglikelihoods
-from maple_utils.tasks import Task, TaskData, load_task
+from maple_utils.tasks import TASKS, Task, TaskData, available, load_task
 from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
+
+FITTING = 0.995  # share of the right answers that fit before ...
+SLACK = 1.5  # ... this much more room is given: a right answer may have more words
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,22 @@ class Options:
 
     hub_root: str | Path = ""
     shots: int = -1
+    equal_shots: bool = False
+    shots_language: str = "own"
     scoring: str = "both"
     test_limit: int = 0
     prompt_template: str = "plain"
     prompt_language: str = "en"
     max_new_tokens: int = 0
     token_budget: int = 0
+    allow_other_counts: bool = False
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "Options":
         """Return the options among 03's parameters."""
         values = {option.name: parameters[option.name] for option in fields(cls)}
+        if values["hub_root"] == "miniature":  # its tests are nobody's published ones
+            values["allow_other_counts"] = True
         return cls(**values | {"hub_root": miniature.hub_root(values["hub_root"])})
 
     def scorings(self, task: Task) -> list[str]:
@@ -44,16 +54,45 @@ class Options:
         chosen = ["likelihood", "generate"] if both else [self.scoring]
         return chosen if task.kind == "choice" else ["generate"]
 
-    def new_tokens(self, task: Task) -> int:
-        """Return how many tokens a written answer may take."""
-        return self.max_new_tokens or task.max_new_tokens
-
 
 @cache
 def load(task: str, language: str, seed: int, options: Options) -> TaskData:
     """Load a task in a language as `tasks.load_task` does, once for all adapters."""
-    settings = {"shots": options.shots, "limit": options.test_limit, "seed": seed}
-    return load_task(task, language, hub_root=options.hub_root, **settings)
+    return load_task(
+        task,
+        language,
+        hub_root=options.hub_root,
+        shots=options.shots,
+        shots_language=options.shots_language,
+        limit=options.test_limit,
+        seed=seed,
+        allow_other_counts=options.allow_other_counts,
+    )
+
+
+@lru_cache(maxsize=64)
+def new_tokens(
+    tokenizer: PreTrainedTokenizerBase, task: str, language: str, options: Options
+) -> int:
+    """Return how many tokens a written answer may take: so many that right ones fit.
+
+    A fixed number would cut answers short in the scripts that a tokenizer hardly knows,
+    and only there. It is half as many again as the shortest right answer takes in 99.5
+    of 100 rows of the whole test split, plus one for the line end; at least the task's
+    own number, which is what most Latin scripts need (ours).
+    """
+    if options.max_new_tokens:
+        return options.max_new_tokens
+    data = load(task, language, 0, options)
+    lengths = [_shortest(tokenizer, right) for right in data.answers if right]
+    needed = np.quantile(lengths or [0], FITTING, method="higher")
+    return max(data.task.max_new_tokens, math.ceil(SLACK * needed) + 1)
+
+
+def _shortest(tokenizer: PreTrainedTokenizerBase, right: Sequence[str]) -> int:
+    texts = [f" {' '.join(text.split())}" for text in right]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return min(map(len, encoded))
 
 
 def notes(
@@ -92,15 +131,39 @@ def ask(
 ) -> list[Prompt]:
     """Return the prompt of every test example, made once for all adapters.
 
-    A prompt that is too long for the model loses its shots one by one.
+    A prompt that is too long for the model loses its shots one by one, or with
+    `equal_shots` as many as the task's longest prompt in any language.
     """
     data = load(task, language, seed, options)
+    shots = data.shots
+    if options.equal_shots:
+        most = _equal_shots(model, tokenizer, task, seed, scoring, options)
+        shots = shots[:most]
     form = form_of(data, scoring, options.prompt_template, options.prompt_language)
     positions = model.config.get_text_config().max_position_embeddings
     if scoring == "generate":
-        positions -= options.new_tokens(data.task)
+        room = new_tokens(tokenizer, task, language, options)
+        positions -= min(room, positions // 2)
     count = partial(_count, tokenizer)
-    return [fit(form, example, data.shots, count, positions) for example in data.test]
+    return [fit(form, example, shots, count, positions) for example in data.test]
+
+
+@lru_cache(maxsize=64)
+def _equal_shots(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str,
+    seed: int,
+    scoring: str,
+    options: Options,
+) -> int:
+    """Return the largest number of shots that fits in every language of a task."""
+    alone = replace(options, equal_shots=False)
+    return min(
+        prompt.shots
+        for code in available(TASKS[task], options.hub_root)
+        for prompt in ask(model, tokenizer, task, code, seed, scoring, alone)
+    )
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
@@ -146,6 +209,7 @@ def evaluate(
         rows = [
             {
                 "example": example.id,
+                "cluster": example.cluster,
                 "shots": prompt.shots,
                 "context_cut": prompt.is_cut,
                 "references": list(example.right_answers),
@@ -171,7 +235,8 @@ def _rank(
     limits: dict[str, Any] = {"progress": progress}
     limits["token_budget"] = options.token_budget or None
     nats = loglikelihoods(model, tokenizer, requests, **limits)
-    return [metrics.judge_ranking(*pair) for pair in zip(data.test, nats, strict=True)]
+    pairs = zip(data.test, nats, strict=True)
+    return [metrics.judge_ranking(*pair) | {"cut_off": False} for pair in pairs]
 
 
 def _write(
@@ -186,9 +251,15 @@ def _write(
     texts = [prompt.text for prompt in prompts]
     limits: dict[str, Any] = {"progress": progress}
     limits["token_budget"] = options.token_budget or None
-    limits["max_new_tokens"] = options.new_tokens(data.task)
-    written = generate(model, tokenizer, texts, **limits)
+    room = new_tokens(tokenizer, data.task.name, data.language, options)
+    most = model.config.get_text_config().max_position_embeddings // 2
+    written = generate(
+        model, tokenizer, texts, max_new_tokens=min(room, most), **limits
+    )
     no_answer = wording(data.task, data.language, options.prompt_language)["none"]
     judge = partial(metrics.judge_text, data.task, data.language, no_answer)
     answers = zip(data.test, written, strict=True)
-    return [judge(example, answer.text, answer.finished) for example, answer in answers]
+    return [
+        judge(example, answer.text, answer.finished) | {"cut_off": not answer.finished}
+        for example, answer in answers
+    ]

@@ -214,6 +214,8 @@ def heldout_scores(
             scoring="likelihood",
             metric="bits_per_byte",
             format_failures=0,
+            cut_off=0,
+            shots=0.0,
         )
     )
 

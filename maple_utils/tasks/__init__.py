@@ -225,8 +225,8 @@ def _shot_pool(
     code = language if shots_language == "own" else shots_language
     if code not in task.languages:
         raise ParameterError(
-            f"shots_language: got {code!r}; allowed with {task.name}: own, for it has no "
-            f"rows in {code}"
+            f"shots_language: got {code!r}; allowed with {task.name}: own, for it has "
+            f"no rows in {code}"
         )
     own = task.source_of(code)
     for source in (task.other_shots.get(code, own), own):
