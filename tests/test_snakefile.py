@@ -225,7 +225,7 @@ def python(folder: Path, *module: str) -> list[str]:
 
 
 def by_other_code(folder: Path) -> list[str]:
-    return python(folder, "maple_utils.grid", "other-code", "tiny")
+    return " ".join(python(folder, "maple_utils.grid", "other-code", "tiny")).split()
 
 
 def test_other_code_reruns_nothing_until_it_is_asked_to(place):
@@ -248,12 +248,10 @@ def test_other_code_reruns_nothing_until_it_is_asked_to(place):
     notebook.write_text(before)
     assert planned(place) == set()
     assert by_other_code(place) == [DONE[1]]
-    (line,) = (
-        line
-        for line in python(place, "maple_utils.grid", "status", "tiny")
-        if "other code: 03_evaluate" in line
-    )
+    told = python(place, "maple_utils.grid", "status", "tiny")
+    (line,) = (line for line in told if "other code: 03_evaluate" in line)
     assert line.startswith(TWO)
+    assert told[-1].endswith("-R $(python -m maple_utils.grid other-code tiny)")
     assert planned(place, forced=[DONE[1]]) == {f"{TWO}/03_evaluate.ipynb"}
     rerun = snakemake(place, "-R", *by_other_code(place), "--", *DONE)
     assert rerun.returncode == 0, rerun.stderr

@@ -34,15 +34,18 @@ def main() -> None:
 def _run(given: argparse.Namespace, folder: Path) -> None:
     if given.command == "write":
         return grid.write(folder)
-    usual = "paper" if given.command == "estimate" else "miniature"
-    cells, settings = grid.read_grid(folder / f"{given.grid or usual}.yaml")
+    name = given.grid or ("paper" if given.command == "estimate" else "miniature")
+    cells, settings = grid.read_grid(folder / f"{name}.yaml")
     if given.command == "estimate":
         return _print_estimate(given, cells, settings)
     rows = status.table(cells, given.runs)
-    if given.command == "status":
-        return print(status.report(rows))
-    for file in status.by_other_code(rows):
-        print(os.path.relpath(given.runs / file))
+    other = status.by_other_code(rows)
+    if given.command == "other-code":
+        return print("\n".join(os.path.relpath(given.runs / file) for file in other))
+    print(status.report(rows))
+    if other:
+        again = f"$(python -m maple_utils.grid other-code {name})"
+        print(f"to run them again: snakemake -c2 --config grid={name} -R {again}")
 
 
 def _print_estimate(given: argparse.Namespace, cells: dict, settings: dict) -> None:

@@ -25,7 +25,7 @@ from maple_utils.miniature.hub import DATASETS, INSTRUCTION_SETS
 from maple_utils.params import NOTEBOOKS, Cell
 from maple_utils.tasks import TASKS, select
 
-WRITTEN = 0.4  # of the tokens that an answer may have; fitted to the miniature
+WRITTEN = 0.4  # of the tokens that an answer may have; about as in the miniature
 OWN_ROWS = 10_000  # in each language of data of one's own; assumed
 OWN_TOKENS = 450  # of a row of them; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages

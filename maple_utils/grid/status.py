@@ -14,7 +14,6 @@ from maple_utils.provenance import code_of
 STAGES = {"02_train": "train.json", "03_evaluate": "evaluate.json"}
 SILENCE = 600  # seconds without a sign of life after which a notebook counts as killed
 UNKNOWN = "unknown"
-RERUN = "snakemake -c2 -R $(python -m maple_utils.grid other-code)"
 
 
 def stage(folder: Path, notebook: str) -> tuple[str, float, str]:
@@ -99,7 +98,7 @@ def report(rows: pd.DataFrame) -> str:
         counts = states.value_counts().sort_index()
         end.append(f"{notebook}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
     if other := len(by_other_code(rows)):
-        end.append(f"made by other code: {other}; to run them again: {RERUN}")
+        end.append(f"made by other code: {other}")
     if not (rows["state"] == "done").all():
         end.append(f"time left: {_clock(eta(rows)) or 'known when a cell is done'}")
     return "\n".join([lines.to_string(justify="left"), "", *end])
