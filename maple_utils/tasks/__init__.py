@@ -135,6 +135,15 @@ TASKS = read_table(Path(__file__).with_name("tasks.yaml"))
 PAPER_TASKS = tuple(TASKS)[:6]  # the other four are offered, and off by default
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a name that the table has not."""
+    for name in names:
+        if name not in TASKS:
+            raise ParameterError(
+                f"tasks: got {name!r}; allowed: any of {', '.join(TASKS)}"
+            )
+
+
 @dataclass(frozen=True)
 class TaskData:
     """The test examples and the shots of one task in one language."""
