@@ -1,8 +1,11 @@
 """The claims give the right answer on tables whose truth is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from maple_utils import claims
 from maple_utils.claims import findings
@@ -213,3 +216,28 @@ def test_one_cell_is_judged_by_its_examples() -> None:
     assert row["verdict"] == "supported"
     reach = 1.96 * 100 * np.hypot(*table[one].query("language == 'en'")["stderr"])
     assert row["high"] - row["estimate"] == pytest.approx(reach, rel=1e-3)
+
+
+def test_every_claim_names_a_function_of_findings() -> None:
+    functions = [getattr(findings, claim.find) for claim in claims.CLAIMS]
+    assert [claim.id for claim in claims.CLAIMS] == [f"C{i}" for i in range(1, 9)]
+    assert len(set(functions)) == 8
+    for claim, function in zip(claims.CLAIMS, functions, strict=True):
+        assert function.__doc__.startswith(f"{claim.id}: ")
+
+
+PARAMS = Path(__file__).parents[1] / "params"
+STATED = {"base_model", "instruction_data", "rank", "bits"}  # in part, by an abstract
+
+
+def test_every_choice_of_the_papers_grid_says_how_it_is_known() -> None:
+    choices, known = (
+        yaml.safe_load((PARAMS / name).read_text(encoding="utf-8"))
+        for name in ("paper.yaml", "provenance/paper.yaml")
+    )
+    assert list(known) == list(choices)
+    for tags in known.values():
+        assert tags
+        assert set(tags) <= {"stated", "inferred", "ours"}
+        assert all(isinstance(told, str) and told for told in tags.values())
+    assert {name for name, tags in known.items() if "stated" in tags} == STATED
