@@ -1,7 +1,7 @@
 """Figures: how they look, the numbers beneath, what they refuse, and that they recur.
 
 The images to compare with are in tests/figures; `python -m tests.test_figures` draws
-them anew.
+them again.
 """
 
 import shutil
