@@ -65,13 +65,10 @@ class BactrianX:
 
     def count(self, job: Job) -> pd.DataFrame:
         """Count what is to ask; English stands in for translations yet to come."""
-        rows = []
-        for code in job.languages:
-            known = {}
-            if code != "en":
-                into, texts = job.translator("en", code), job.texts(FIELDS)
-                known = job.session.cache.get(into, texts)
-            rows.append(_translated(job.seeds, code, known))
+        rows = [
+            _translated(job.seeds, code, job.translated(FIELDS, code))
+            for code in job.languages
+        ]
         return job.estimate(FIELDS, _requests(pd.concat(rows)))
 
 

@@ -156,19 +156,24 @@ def near_duplicates(
         )
         for text in (*pool, *candidates)
     ]
-    kept = np.array([True] * len(coded))
+    kept, found = coded[: len(pool)], []
     for start in range(len(pool), len(coded), _BLOCK):
+        block = coded[start : start + _BLOCK]
         alike = cdist(
-            coded[start : start + _BLOCK],
-            coded[: start + _BLOCK],
+            block,
+            [*kept, *block],
             scorer=Indel.normalized_similarity,
             score_cutoff=threshold - 1e-6,  # it is rounded to 32 bits
             workers=-1,
         )
-        for row, scores in enumerate(alike, start):
+        alike, stays = alike > 0, np.ones(alike.shape[1], dtype=bool)
+        for row, end in enumerate(range(len(kept), len(stays))):
             # Two texts without a word are alike to Indel, and not to ROUGE-L.
-            kept[row] = not coded[row] or not (scores[:row] > 0)[kept[:row]].any()
-    return (~kept[len(pool) :]).tolist()
+            stays[end] = not block[row] or not (alike[row, :end] & stays[:end]).any()
+        new = stays[len(kept) :]
+        found += (~new).tolist()
+        kept += [text for text, stay in zip(block, new, strict=True) if stay]
+    return found
 
 
 def clear_repeated_inputs(rows: pd.DataFrame) -> pd.DataFrame:

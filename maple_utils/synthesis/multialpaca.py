@@ -146,7 +146,10 @@ class MultiAlpaca:
 
     def make(self, job: Job) -> Synthesis:
         """Return a row per task that the teacher wrote, in the order of the rounds."""
-        shown = {code: _own_seeds(job, code) for code in job.languages}
+        shown = {
+            code: _own_seeds(job, code, sound(job.translate(FIELDS, code)))
+            for code in job.languages
+        }
         rows = pd.DataFrame(columns=[*COLUMNS, "finish", "reason"])
         first = ""
         for number in range(self.rounds.rounds):
@@ -171,24 +174,29 @@ class MultiAlpaca:
         return Synthesis(rows, missing(job.session), first)
 
     def make_some(self, job: Job, count: int) -> Synthesis:
-        """Make the tasks of the first `count` prompts of the first round."""
-        few = min(count, self.rounds.prompts_first)
-        rounds = replace(self.rounds, rounds=1, prompts_first=few)
+        """Make the tasks of the first `count` prompts, in two rounds at most."""
+        first = min(count, self.rounds.prompts_first)
+        second = min(count - first, self.rounds.prompts)
+        number = min(self.rounds.rounds, 2 if second else 1)
+        rounds = replace(
+            self.rounds, rounds=number, prompts_first=first, prompts=second
+        )
         return replace(self, rounds=rounds).make(job)
 
     def count(self, job: Job) -> pd.DataFrame:
-        """Count what is to ask: prompts with English seeds stand in for the real ones.
+        """Count what is to ask, at most: only the first round's prompts are known.
 
-        It is the most that can be asked: the real prompts depend on earlier answers, so
-        the cache is not seen.
+        They stand in for those of the rounds to come, which depend on earlier answers,
+        and English seeds for translations that are not in the cache yet.
         """
-        shown = job.seeds.to_dict("records")[:3]
         calls = sum(map(self.rounds.in_round, range(self.rounds.rounds)))
-        requests = [
-            Request(code, f"{prompt_for(code, shown, self.rounds.tasks)}{number}")
-            for code in job.languages
-            for number in range(calls)
-        ]
+        requests = []
+        for code in job.languages:
+            known = sound(job.translated(FIELDS, code))
+            own = _own_seeds(job, code, known) or job.seeds.to_dict("records")
+            first = list(self._prompts(code, 0, own, []))
+            later = [f"{first[0]}{i}" for i in range(len(first), calls)]
+            requests += [Request(code, prompt) for prompt in first + later]
         longest = job.teacher.decoding.get("max_tokens", np.inf)
         new = self.rounds.tasks - self.rounds.shown
         return job.estimate(FIELDS, requests, min(150 * new, longest))
@@ -223,9 +231,8 @@ class MultiAlpaca:
         return new
 
 
-def _own_seeds(job: Job, code: str) -> list[dict]:
+def _own_seeds(job: Job, code: str, known: dict[str, Answer]) -> list[dict]:
     """Translate the fields of each seed that do not keep their form."""
-    known = sound(job.translate(FIELDS, code))
     own = []
     for row in job.seeds.to_dict("records"):
         keeps = FIELDS if code == "en" else row.get("keeps_form", ())

@@ -84,6 +84,12 @@ class Job:
         requests = [Request(code, text) for text in self.texts(fields)]
         return ask_all(self.session, self.translator("en", code), requests)
 
+    def translated(self, fields: Sequence[str], code: str) -> dict[str, Answer]:
+        """Return those translations that are in the cache already."""
+        if code == "en":
+            return {}
+        return self.session.cache.get(self.translator("en", code), self.texts(fields))
+
     def ask(self, requests: Iterable[Request]) -> dict[str, Answer]:
         """Ask the teacher; return the answers by prompt."""
         return ask_all(self.session, self.teacher, requests)
@@ -96,11 +102,9 @@ class Job:
         mean = sum(len(text.encode()) for text in texts) / len(texts)
         tables = []
         for code in (code for code in self.languages if code != "en"):
-            into, translations = (
-                self.translator("en", code),
-                [Request(code, text) for text in texts],
-            )
-            table = estimate(self.session, into, translations, TOKENS_PER_BYTE * mean)
+            into = self.translator("en", code)
+            asked = [Request(code, text) for text in texts]
+            table = estimate(self.session, into, asked, TOKENS_PER_BYTE * mean)
             tables.append(table.assign(step="translate"))
         answers = estimate(self.session, self.teacher, requests, tokens)
         return pd.concat([*tables, answers.assign(step="answer")], ignore_index=True)
@@ -131,16 +135,25 @@ def forecast(recipe: Recipe, job: Job) -> pd.DataFrame:
     `at_once`, a small part of the work is done and timed, filters included; what it
     asks for is in the cache then, like all the rest.
     """
-    pace = None
-    if job.teacher.at_once and job.translator("en", job.languages[0]).at_once:
-        session = Session(job.session.cache, progress=False)
-        for count in (4, 40):  # the first one to warm up
-            asked, start = session.asked, time.perf_counter()
-            recipe.make_some(replace(job, session=session), count)
-            asked = session.asked - asked
-            pace = (time.perf_counter() - start) / asked if asked else None
+    at_once = job.teacher.at_once and job.translator("en", job.languages[0]).at_once
+    pace = _measure_pace(recipe, job) if at_once else None
     table = recipe.count(job)
     return table if pace is None else table.assign(minutes=table["calls"] * pace / 60)
+
+
+def _measure_pace(recipe: Recipe, job: Job) -> float | None:
+    """Return seconds per prompt, or None where nothing is left to ask in that part.
+
+    The first pass warms up. The second finds its answers in the cache: the third takes
+    longer by what it asks for, and by the rows that come of it.
+    """
+    session, seconds = Session(job.session.cache, progress=False), []
+    for count in (10, 10, 40):
+        asked, start = session.asked, time.perf_counter()
+        recipe.make_some(replace(job, session=session), count)
+        seconds.append(time.perf_counter() - start)
+    asked = session.asked - asked
+    return max(seconds[2] - seconds[1], 0) / asked if asked else None
 
 
 def estimate(
