@@ -21,7 +21,7 @@ from maple_utils.synthesis import filters, multialpaca, opening, seeds, teachers
 from maple_utils.synthesis.bactrian_x import BactrianX
 from maple_utils.synthesis.filters import Thresholds, near_duplicates
 from maple_utils.synthesis.multialpaca import MultiAlpaca, Rounds
-from maple_utils.synthesis.recipes import Job, estimate
+from maple_utils.synthesis.recipes import Job, estimate, forecast
 from maple_utils.synthesis.requests import Budget, Cache, Request, Session, ask_all
 from maple_utils.words import rouge_l_f
 from tests.loopback import completion, serve
@@ -367,6 +367,27 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
     (tmp_path / "two").mkdir()
     whole = run("two", fails=False)
     pd.testing.assert_frame_equal(whole.rows, mended.rows)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [BactrianX(), MultiAlpaca(rounds=Rounds(rounds=3, prompts=60))],
+    ids=["bactrian-x", "multialpaca"],
+)
+def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
+    recipe, tmp_path, monkeypatch
+):
+    """In seconds of the processor, which a busy machine does not stretch."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    start = seeds.choose(recipe.mark(seeds.checked(miniature.seeds())), 400, seed=0)
+    languages, mine = ["en", "es", "sw", "zh"], session(tmp_path)
+    work = job(start, languages, "miniature", "miniature", mine)
+    minutes = forecast(recipe, work)["minutes"].sum()
+    before = time.process_time()
+    made = recipe.make(work)
+    taken = (time.process_time() - before) / 60
+    assert len(made.kept) > 500
+    assert taken / 2 < minutes < 2 * taken
 
 
 def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
