@@ -165,7 +165,9 @@ def _present(
 
 def _complete(name: str, rows: Dataset, code: str) -> Dataset:
     """Give the rows of one language exactly the COLUMNS, all strings; refuse gaps."""
-    texts = {k for k, of in rows.features.items() if "string" in str(of.dtype)}
+    texts = {
+        name for name, kind in rows.features.items() if "string" in str(kind.dtype)
+    }
     absent = {"instruction", "output"} - texts
     if absent:
         raise ParameterError(
@@ -245,8 +247,6 @@ def sample(dataset: Dataset, total: int, alpha: float = 1.0, seed: int = 0) -> D
         raise ParameterError(
             f"total: got {total}; allowed: 1 to {len(dataset)}, the rows at hand"
         )
-    if not 0 <= alpha <= 1:
-        raise ParameterError(f"alpha: got {alpha}; allowed: 0 to 1, e.g. 0.5")
     left, wanted = total, {}
     weights = {code: n**alpha for code, n in counts.items()}
     for code in sorted(counts, key=lambda code: counts[code] / weights[code]):
@@ -281,7 +281,7 @@ def split_heldout(
     rank = np.asarray(
         [hashlib.sha256(f"{seed}:{value}".encode()).hexdigest() for value in ids]
     )
-    heldout = []
+    heldout: list[int] = []
     for code in sorted(set(languages)):
         rows = np.flatnonzero(languages == code)
         if len(rows) <= per_language:
