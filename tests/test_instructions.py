@@ -153,3 +153,18 @@ def test_a_written_set_loads_with_plain_datasets_and_by_language(tmp_path):
     assert instructions.fingerprint(loaded) in text
     assert "| sw | 4 |" in text
     assert "| limit | 4 |" in text
+
+
+def test_loading_capping_and_splitting_in_one_call(tmp_path):
+    write_lines(tmp_path / "mine" / "train.jsonl", rows("en", 50))
+    train, heldout = instructions.load_split(
+        str(tmp_path / "mine"), ["en"], "", train_limit=20, heldout=5, seed=3
+    )
+    whole = instructions.load(str(tmp_path / "mine"), ["en"])
+    by_hand = instructions.split_heldout(instructions.cap(whole, 25, 3), 5, 3)
+    assert (len(train), len(heldout)) == (20, 5)
+    assert [part.to_list() for part in by_hand] == [train.to_list(), heldout.to_list()]
+    everything, _ = instructions.load_split(
+        str(tmp_path / "mine"), ["en"], "", train_limit=0, heldout=5, seed=3
+    )
+    assert len(everything) == 45

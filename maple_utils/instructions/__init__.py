@@ -295,6 +295,27 @@ def split_heldout(
     return dataset.select(train), dataset.select(sorted(heldout))
 
 
+def load_split(
+    name: str,
+    languages: Sequence[str],
+    hub_root: str | Path,
+    *,
+    train_limit: int,
+    heldout: int,
+    seed: int,
+    workspace_dir: str | Path = ".",
+) -> tuple[Dataset, Dataset]:
+    """Load instruction data and return (train, heldout), as 02 trains and 03 measures.
+
+    Train has at most `train_limit` rows per language (0 for all), heldout exactly
+    `heldout`; `seed` chooses both. Raises as `load` and `split_heldout` do.
+    """
+    data = load(name, languages, hub_root, workspace_dir)
+    if train_limit:
+        data = cap(data, train_limit + heldout, seed)
+    return split_heldout(data, heldout, seed)
+
+
 def fingerprint(dataset: Dataset) -> str:
     """Return a sha256 over all rows in their order: the same on every machine."""
     digest = hashlib.sha256()

@@ -4,7 +4,7 @@
 writes the datasets, `teacher` answers and translates, `pretrain` makes the models.
 """
 
-from maple_utils.miniature.hub import hub
+from maple_utils.miniature.hub import hub, hub_root
 from maple_utils.miniature.teacher import Teacher, Translator, check_languages, seeds
 
-__all__ = ["Teacher", "Translator", "check_languages", "hub", "seeds"]
+__all__ = ["Teacher", "Translator", "check_languages", "hub", "hub_root", "seeds"]

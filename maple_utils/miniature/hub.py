@@ -177,6 +177,14 @@ def hub(folder: Path | None = None) -> Path:
     return folder
 
 
+def hub_root(name: str) -> str | Path:
+    """Return where a hub is read from: the mirror's folder for "miniature", or `name`.
+
+    `name` is the parameter `hub_root`: a mirror's folder, or empty for the hub itself.
+    """
+    return hub() if name == "miniature" else name
+
+
 def _publish(draft: Path, folder: Path) -> None:
     """Move the draft into place; where another process was first, drop the draft."""
     try:
