@@ -163,7 +163,7 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_run_killed_after_its_last_step_trains_no_step_more(steps, tmp_path):
-    """Three steps are an epoch; two end within one, where transformers would go on."""
+    """Three steps are an epoch; two end within one, where a step would be added."""
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": steps}
     ended = trainer_of(tmp_path, **often)
     ended.train()
@@ -487,18 +487,20 @@ def test_held_out_rows_are_scored_between_steps_and_change_nothing(tmp_path):
 
 
 def test_bits_per_byte_are_those_of_the_models_own_loss(tmp_path):
+    """The line break before the response is scored with it, as lm-eval does."""
     trainer = trainer_of(tmp_path)
     instruction, said = "Sema mbili.", "Mbili, ndiyo."
     row = {"language": "sw", "instruction": instruction, "input": "", "output": said}
     heldout = Dataset.from_list([row])
     found = meters.heldout_bits(trainer.model, trainer.processing_class, heldout)
     prompt = instructions.prompt_text(instruction)
-    tokens = trainer.processing_class([prompt, prompt + said])["input_ids"]
+    texts = [prompt.rstrip(), prompt + said]
+    start, whole = trainer.processing_class(texts)["input_ids"]
     with torch.no_grad():
-        logits = trainer.model.eval()(torch.tensor([tokens[1]])).logits[0]
-    targets = torch.tensor(tokens[1][len(tokens[0]) :])
-    chosen = logits.log_softmax(-1)[len(tokens[0]) - 1 : -1].gather(1, targets[:, None])
-    assert found["nats"].tolist() == pytest.approx([-chosen.sum().item()], rel=1e-4)
+        logits = trainer.model.eval()(torch.tensor([whole])).logits[0].log_softmax(-1)
+    targets = torch.tensor(whole[len(start) :])
+    nats = -logits[len(start) - 1 : -1].gather(1, targets[:, None]).sum().item()
+    assert found["nats"].tolist() == pytest.approx([nats], rel=1e-4)
     assert found[["language", "bytes"]].values.tolist() == [["sw", 13]]
 
 

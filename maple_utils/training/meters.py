@@ -121,7 +121,7 @@ class Meter(TrainerCallback):
         """Return seconds, tokens, tokens per second, shares of padding and of FLOPs.
 
         `flop_utilisation` is measured against a matrix product on this device.
-        `joules` is there where NVML tells it.
+        `joules` is present where NVML reports it.
         """
         self._count_energy()
         rate = self.read / self.seconds
