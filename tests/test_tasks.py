@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import yaml
 
-
 from maple_utils.errors import ParameterError
 from maple_utils.languages import LANGUAGES
 from maple_utils.tasks import PAPER_TASKS, TASKS, available, load_task, select

@@ -217,6 +217,16 @@ def _without_empty(rows: Dataset) -> tuple[Dataset, int]:
     return (rows.select(np.flatnonzero(full)) if empty else rows), empty
 
 
+def simplest_row(dataset: Dataset) -> dict[str, str]:
+    """Return the row of the language with the fewest resources that is the shortest."""
+
+    def size(row: dict[str, str]) -> tuple[int, int]:
+        known = LANGUAGES.get(row["language"])
+        return known.joshi if known else 0, len(row["instruction"] + row["input"])
+
+    return min(dataset.to_list(), key=size)
+
+
 def compare_counts(name: str, dataset: Dataset) -> pd.DataFrame:
     """Compare rows per language with the published ones.
 

@@ -1,6 +1,6 @@
 """How this device trains: what the parameters leave open is chosen, so that it fits."""
 
-from maple_utils.training import libraries  # noqa: F401  before what it is about
+from maple_utils import libraries  # noqa: F401  (first: see there)
 
 # isort: split
 import os
@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from datasets import Dataset
 from pyarrow.compute import list_value_length
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import is_flash_attn_2_available
@@ -26,7 +27,22 @@ from maple_utils.forecast import (
     shape_of,
     training_bytes,
 )
-from maple_utils.training.saving import save as save
+from maple_utils.training.saving import save, save_merged
+from maple_utils.words import tokenize_words
+
+__all__ = [
+    "Machine",
+    "Plan",
+    "count_fitting",
+    "largest_micro_batch",
+    "machine",
+    "pad_token",
+    "plan",
+    "row_lengths",
+    "rows_per_step",
+    "save",
+    "save_merged",
+]
 
 
 @dataclass(frozen=True)
@@ -190,6 +206,18 @@ def rows_per_step(
 
 def _largest_divisor(rows: int, most: int) -> int:
     return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
+
+
+def row_lengths(examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Return tokens (with the end token) and words of each row's prompt and completion.
+
+    Where words are written without spaces, each character counts as one.
+    """
+    pairs = zip(examples["prompt"], examples["completion"], strict=True)
+    texts = [prompt + completion for prompt, completion in pairs]
+    tokens = [len(ids) + 1 for ids in tokenizer(texts)["input_ids"]]
+    words = [len(tokenize_words(text)) for text in texts]
+    return pd.DataFrame({"tokens": tokens, "words": words})
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:

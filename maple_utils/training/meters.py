@@ -13,36 +13,10 @@ import seaborn as sns
 import torch
 from datasets import Dataset
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import Trainer, TrainerCallback
 
-from maple_utils import instructions, scoring
-
-
-def heldout_bits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, heldout: Dataset
-) -> pd.DataFrame:
-    """Return how surprised the model is by each response, after the training prompt.
-
-    `heldout` has the columns of instruction data. A row per row: language, nats (the
-    response's summed loss) and bytes (its length in UTF-8).
-    """
-    prompts = map(instructions.prompt_text, heldout["instruction"], heldout["input"])
-    requests = [(p, [said]) for p, said in zip(prompts, heldout["output"], strict=True)]
-    with tqdm(total=len(requests), desc="held-out responses", leave=False) as bar:
-        scores = scoring.loglikelihoods(model, tokenizer, requests, progress=bar.update)
-    return pd.DataFrame(
-        {
-            "language": heldout["language"],
-            "nats": [-score[0] for score in scores],
-            "bytes": [len(said.encode()) for said in heldout["output"]],
-        }
-    )
+from maple_utils.forecast import shape_of
+from maple_utils.scoring.heldout import heldout_bits
 
 
 class HeldOut(TrainerCallback):
@@ -117,15 +91,17 @@ class Meter(TrainerCallback):
         counts = {name: getattr(self, name) for name in COUNTS}
         state.stateful_callbacks["Meter"] = counts
 
-    def cost(self, flops_per_token: float, dtype: torch.dtype) -> dict[str, float]:
+    def cost(self, base_model: str, rank: int, dtype: torch.dtype) -> dict[str, float]:
         """Return seconds, tokens, tokens per second, shares of padding and of FLOPs.
 
-        `flop_utilisation` is measured against a matrix product on this device.
+        `flop_utilisation` is the model's FLOPs, without recomputed activations, against
+        what a matrix product in `dtype` reaches on this device.
         `joules` is present where NVML reports it.
         """
         self._count_energy()
         rate = self.read / self.seconds
-        used = flops_per_token * rate / matrix_rate(dtype)
+        flops = shape_of(base_model).flops(rank, gradient_checkpointing=False)
+        used = flops * rate / matrix_rate(dtype)
         return {
             "seconds": round(self.seconds, 1),
             "tokens": self.read,

@@ -7,9 +7,9 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils import files, models
+from maple_utils import files, models, provenance
 from maple_utils.training import cards
 
 
@@ -48,7 +48,7 @@ def save(
         "plan": plan,
         "adapter_dtype": str(trained[0].dtype),
         "trainable_parameters": sum(p.numel() for p in trained),
-        **models.environment(),
+        **provenance.environment("02_train", models.device_name()),
     }
     process = PartialState()
     if process.is_main_process:
@@ -62,3 +62,12 @@ def save(
         shutil.rmtree(checkpoints, ignore_errors=True)
     process.wait_for_everyone()
     return record
+
+
+def save_merged(
+    output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Write merged/, a whole model with its tokenizer, atomically."""
+    with files.atomic(output / "merged") as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)

@@ -12,8 +12,8 @@ def import_bitsandbytes() -> None:
 
     On CPUs with bf16 units the import itself asks kernels-community for a 4-bit product
     and warns where it gets none. Only repacked weights would go through it, and the kit
-    does not let weights be repacked (see `models.keep_weights_still`). So the request
-    is answered here, with the None that bitsandbytes takes for "no such kernel".
+    does not let weights be repacked (`models.disable_cpu_repacking`). So the request is
+    answered here, with the None that bitsandbytes takes for "no such kernel".
     """
     stand_in = ModuleType("kernels")
     vars(stand_in)["get_kernel"] = lambda *args, **kwargs: SimpleNamespace(
