@@ -52,7 +52,7 @@ class Finding:
     bootstrap: tuple[float, float] = (np.nan, np.nan)
 
 
-def _slope(evidence: Evidence, axis: str, steps: str) -> Finding:
+def _slope(evidence: Evidence, axis: str) -> Finding:
     estimate = slope_difference(evidence.scores, axis, evidence.level)
     slopes, weights = estimate.details["slopes"], estimate.details["run_weights"]
     high, low = slopes.groupby("low")["slope"].mean()
@@ -67,7 +67,7 @@ def _slope(evidence: Evidence, axis: str, steps: str) -> Finding:
         share=float((lows["slope"] > lows["task"].map(others)).mean()),
         n=len(slopes) * len(weights),
         holds=estimate.value > 0 and low > 0,
-        why=f"points per doubling of {steps}: {low:+.2f} in low-resource languages, "
+        why=f"points per doubling of {axis}: {low:+.2f} in low-resource languages, "
         f"{high:+.2f} in high-resource ones",
         bootstrap=bootstrap,
     )
@@ -75,12 +75,12 @@ def _slope(evidence: Evidence, axis: str, steps: str) -> Finding:
 
 def rank_helps_low(evidence: Evidence) -> Finding:
     """C1: more rank, more gain in low-resource languages than in high-resource ones."""
-    return _slope(evidence, "rank", "rank")
+    return _slope(evidence, "rank")
 
 
 def bits_help_low(evidence: Evidence) -> Finding:
     """C2: as C1 for bits; two-sided, a negative estimate says fewer bits help more."""
-    return _slope(evidence, "bits", "bits")
+    return _slope(evidence, "bits")
 
 
 def _compared(changes: pd.DataFrame) -> pd.DataFrame:

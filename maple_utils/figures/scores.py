@@ -92,8 +92,7 @@ def along(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
     (task, language) lies as a whole: it is about the line's shape, not its height.
 
     Returns:
-        Columns base_model, resource, finetuned, the axis, mean, low, high, languages
-        and n (scores).
+        Columns base_model, resource, finetuned, the axis, and those of `intervals`.
     """
     base, tuned = split(scores)
     if axis == "rank":

@@ -20,8 +20,7 @@ from matplotlib.lines import Line2D
 from maple_utils import files
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
 
-ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
-SALT = "maple"  # makes the ids within an SVG the same each time
+ONE_COLUMN, TWO_COLUMNS = 3.03, 6.3  # inches
 STYLE = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper", font_scale=0.75),
@@ -42,7 +41,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 250,
     "svg.fonttype": "none",
-    "svg.hashsalt": SALT,
+    "svg.hashsalt": "maple",  # makes the ids within an SVG the same each time
 }
 LEVELS = {  # colour, marker, dash
     "low": ("#D55E00", "o", "-"),
