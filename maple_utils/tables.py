@@ -90,6 +90,12 @@ def save(scores: pd.DataFrame, folder: Path) -> list[Path]:
     return written
 
 
+def write(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as CSV, atomically."""
+    with files.atomic(file) as draft:
+        table.to_csv(draft, index=False)
+
+
 def _latex(wide: pd.DataFrame, caption: str, task: str) -> str:
     text = (
         styled(wide, r"{{\tiny$\pm${:.1f}}}")

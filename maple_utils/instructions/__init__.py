@@ -19,10 +19,12 @@ from datasets import (
     load_dataset,
 )
 from datasets.exceptions import DatasetsError
+from transformers import PreTrainedTokenizerBase
 
 from maple_utils.errors import ParameterError
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import LANGUAGES, check_languages
+from maple_utils.words import tokenize_words
 
 COLUMNS = ("id", "language", "instruction", "input", "output")
 
@@ -225,6 +227,25 @@ def simplest_row(dataset: Dataset) -> dict[str, str]:
         return known.joshi if known else 0, len(row["instruction"] + row["input"])
 
     return min(dataset.to_list(), key=size)
+
+
+def row_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Return each row's language, tokens, words and bytes, of prompt and response.
+
+    Tokens include the end token that training adds. Where words are written without
+    spaces, each character counts as one.
+    """
+    table = dataset.to_pandas()
+    pairs = zip(table["instruction"], table["input"], strict=True)
+    texts = [prompt_text(*pair) for pair in pairs] + table["output"]
+    return pd.DataFrame(
+        {
+            "language": table["language"],
+            "tokens": [len(ids) + 1 for ids in tokenizer(list(texts))["input_ids"]],
+            "words": [len(tokenize_words(text)) for text in texts],
+            "bytes": [len(text.encode()) for text in texts],
+        }
+    )
 
 
 def compare_counts(name: str, dataset: Dataset) -> pd.DataFrame:

@@ -73,6 +73,11 @@ class Job:
     def __post_init__(self):
         object.__setattr__(self, "seeds", included(self.seeds, self.languages))
 
+    @property
+    def rarest(self) -> str:
+        """Return the language with the fewest resources, by Joshi's classes."""
+        return min(self.languages, key=lambda code: LANGUAGES[code].joshi)
+
     def texts(self, fields: Sequence[str]) -> list[str]:
         """Return every text of the seeds' fields once, in order, without empty ones."""
         return list(dict.fromkeys(t for name in fields for t in self.seeds[name] if t))

@@ -13,7 +13,6 @@ import pandas as pd
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from datasets import Dataset
 from pyarrow.compute import list_value_length
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import is_flash_attn_2_available
@@ -28,7 +27,6 @@ from maple_utils.forecast import (
     training_bytes,
 )
 from maple_utils.training.saving import save, save_merged
-from maple_utils.words import tokenize_words
 
 __all__ = [
     "Machine",
@@ -38,7 +36,6 @@ __all__ = [
     "machine",
     "pad_token",
     "plan",
-    "row_lengths",
     "rows_per_step",
     "save",
     "save_merged",
@@ -206,18 +203,6 @@ def rows_per_step(
 
 def _largest_divisor(rows: int, most: int) -> int:
     return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
-
-
-def row_lengths(examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """Return tokens (with the end token) and words of each row's prompt and completion.
-
-    Where words are written without spaces, each character counts as one.
-    """
-    pairs = zip(examples["prompt"], examples["completion"], strict=True)
-    texts = [prompt + completion for prompt, completion in pairs]
-    tokens = [len(ids) + 1 for ids in tokenizer(texts)["input_ids"]]
-    words = [len(tokenize_words(text)) for text in texts]
-    return pd.DataFrame({"tokens": tokens, "words": words})
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
