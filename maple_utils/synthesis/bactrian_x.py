@@ -23,7 +23,7 @@ UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks a
 UNTRANSLATED = "translation failed"  # empty, cut off or filtered: not asked about
 PROBE = 20  # prompts per language that are judged by language before the rest is asked
 
-# That an input repeats its instruction is for MultiAlpaca's filter.
+# All but MultiAlpaca's filter of inputs that repeat their instruction.
 TESTS = {name: test for name, test in filters.TESTS.items() if "repeats" not in name}
 
 
