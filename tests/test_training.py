@@ -474,12 +474,13 @@ def test_held_out_rows_are_scored_between_steps_and_change_nothing(tmp_path):
     watched.add_callback(looks)
     for trainer in (alone, watched):
         trainer.train()
-    losses = [
-        [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
+    keys = ("step", "loss", "num_tokens", "entropy", "mean_token_accuracy")
+    lines = [
+        [[e[key] for key in keys] for e in trainer.state.log_history if "loss" in e]
         for trainer in (alone, watched)
     ]
-    assert [step for step, _ in losses[0]] == [2, 4]
-    assert losses[0] == losses[1]
+    assert [step for step, *_ in lines[0]] == [2, 4]
+    assert lines[0] == lines[1]
     _, seen = meters.curves(watched.state.log_history)
     assert seen["step"].tolist() == [2, 2, 4, 4]
     last = seen[seen["step"] == 4].set_index("language")["bits per byte"]

@@ -39,11 +39,13 @@ class HeldOut(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % state.eval_steps == 0:
-            due = control.should_log  # trainer.log() takes the due line as written
-            found = self.bits_per_byte()
-            self.trainer.log(
-                {f"heldout_{code}": value for code, value in found.items()}
-            )
+            due = control.should_log  # which trainer.log() takes as done
+            model = (
+                self.trainer.model.eval()
+            )  # or TRL adds what it counts while training
+            found = self.bits_per_byte().add_prefix("heldout_")
+            self.trainer.log(found.to_dict())
+            model.train()
             control.should_log = due
 
 
