@@ -3,24 +3,26 @@
 # figures: draw what runs/ holds, and a report
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := runs/demo
+PIP := $(BIN)/python -m pip install --no-compile
+PAPERMILL := $(BIN)/papermill --no-progress-bar
+REPORT := --template report --TemplateExporter.extra_template_basedirs=maple_utils/data
+
+# The demo's cells, on data of its own: the notebooks put each into runs/CELL.
 DATA := bactrian-x-miniature
-BASES := 4bit 16bit
-CELLS := r4_4bit r4_16bit r32_4bit r32_16bit
-BASE_SCORES := $(BASES:%=$(DEMO)/miniature-llama_%/scores.parquet)
-CELL_SCORES := $(CELLS:%=$(DEMO)/miniature-llama_$(DATA)_%/scores.parquet)
+BASES := $(addprefix runs/miniature-llama_,4bit 16bit)
+CELLS := $(addprefix runs/miniature-llama_$(DATA)_,r4_4bit r4_16bit r32_4bit r32_16bit)
+PARAMS := -f params/miniature.yaml -f params/cells/miniature-llama
 
 .PHONY: demo test lab grid figures
 .DELETE_ON_ERROR:
 
-demo: $(BASE_SCORES) $(CELL_SCORES)
-	$(BIN)/papermill notebooks/04_figures.ipynb $(DEMO)/04_figures.ipynb \
-		-p runs_dir $(DEMO) -p output_dir $(DEMO)/figures
-	@$(BIN)/python -m maple_utils.results $(DEMO)
-	@echo "figures: $(DEMO)/figures"
+# Two notebooks at a time, so one thread each; more would wait for each other.
+demo: .venv/ready
+	OMP_NUM_THREADS=1 $(MAKE) -j2 $(addsuffix /scores.parquet,$(BASES) $(CELLS))
+	$(MAKE) figures
+	@$(BIN)/python -m maple_utils.results runs
 
-# Two tests at a time, so one thread each; more would wait for each other.
-test: .venv/ready
+test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lab: .venv/ready
@@ -31,35 +33,37 @@ grid: .venv/ready
 
 figures: .venv/ready
 	mkdir -p runs
-	$(BIN)/papermill notebooks/04_figures.ipynb runs/04_figures.ipynb
-	$(BIN)/jupyter nbconvert --to html --no-input --template report \
-		--TemplateExporter.extra_template_basedirs=maple_utils/data \
+	$(PAPERMILL) notebooks/04_figures.ipynb runs/04_figures.ipynb
+	$(BIN)/jupyter nbconvert --to html --no-input $(REPORT) \
 		--output-dir runs/figures --output report.html runs/04_figures.ipynb
 
+# An older pip, and compiling all of torch at once, take three times as long.
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on -r requirements.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	$(PIP) --quiet --upgrade pip
+	$(PIP) --progress-bar on -r requirements.txt
+	$(PIP) --no-deps -e .
 	touch $@
 
-runs/instructions/$(DATA)/README.md: .venv/ready
-	mkdir -p $(DEMO)
-	$(BIN)/papermill notebooks/01_synthesize.ipynb $(DEMO)/01_synthesize.ipynb
+.venv/test: .venv/ready requirements-test.txt
+	$(PIP) --progress-bar on -r requirements-test.txt
+	touch $@
 
-$(DEMO)/miniature-llama_$(DATA)_%/train.json: runs/instructions/$(DATA)/README.md
+runs/instructions/$(DATA)/README.md: | .venv/ready
+	mkdir -p runs
+	$(PAPERMILL) notebooks/01_synthesize.ipynb runs/01_synthesize.ipynb
+
+$(CELLS:=/train.json): runs/miniature-llama_$(DATA)_%/train.json: \
+		runs/instructions/$(DATA)/README.md
 	mkdir -p $(@D)
-	$(BIN)/papermill notebooks/02_train.ipynb $(@D)/02_train.ipynb \
-		-f params/miniature.yaml -f params/cells/miniature-llama_bactrian-x-mini_$*.yaml \
-		-p instruction_data $(DATA) -p output_dir $(@D)
+	$(PAPERMILL) notebooks/02_train.ipynb $(@D)/02_train.ipynb \
+		$(PARAMS)_bactrian-x-mini_$*.yaml -p instruction_data $(DATA)
 
-$(CELL_SCORES): $(DEMO)/miniature-llama_$(DATA)_%/scores.parquet: \
-		$(DEMO)/miniature-llama_$(DATA)_%/train.json
-	$(BIN)/papermill notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
-		-f params/miniature.yaml -f params/cells/miniature-llama_bactrian-x-mini_$*.yaml \
-		-p instruction_data $(DATA) -p output_dir $(@D)
+$(CELLS:=/scores.parquet): runs/miniature-llama_$(DATA)_%/scores.parquet: \
+		runs/miniature-llama_$(DATA)_%/train.json
+	$(PAPERMILL) notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
+		$(PARAMS)_bactrian-x-mini_$*.yaml -p instruction_data $(DATA)
 
-$(BASE_SCORES): $(DEMO)/miniature-llama_%/scores.parquet: .venv/ready
+$(BASES:=/scores.parquet): runs/miniature-llama_%/scores.parquet: | .venv/ready
 	mkdir -p $(@D)
-	$(BIN)/papermill notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
-		-f params/miniature.yaml -f params/cells/miniature-llama_$*.yaml \
-		-p output_dir $(@D)
+	$(PAPERMILL) notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb $(PARAMS)_$*.yaml

@@ -14,9 +14,14 @@ profiles/slurm asks for one GPU per job, and memory and time from the estimate.
 Instruction data that have a file of 01's parameters, params/instructions/NAME.yaml, are
 made first and once; others are published, or come with the miniature.
 
-A cell is run again when its own parameters, its data, or code that it uses changed,
-and no other: see maple_utils/grid/changes.py. Where a cell failed, its executed
-notebook is kept as runs/CELL/02_train.failed.ipynb.
+A cell is run again when its own parameters or its data changed, and no other. A change
+of code reruns nothing, for a cell may have cost hours of a GPU: `python -m
+maple_utils.grid status` names the cells that other code made, and this runs them again
+(-n shows what it would run, `-R figures` draws the figures again):
+
+    snakemake -c2 -R $(python -m maple_utils.grid other-code)
+
+Where a cell failed, its executed notebook is kept as runs/CELL/02_train.failed.ipynb.
 
 --config  grid=miniature     a file of params/, without its ending
           cells=NAME,NAME    these cells only; all where left out
@@ -34,16 +39,15 @@ from shutil import which
 from snakemake.exceptions import WorkflowError
 
 from maple_utils import grid
-from maple_utils.grid import changes, estimate
+from maple_utils.grid import estimate, staleness
 
 GRID = config.get("grid", "miniature")
-AXES, SETTINGS = grid.read_grid(Path(f"params/{GRID}.yaml"))
-if "limit" in config:
-    SETTINGS["limit"] = int(config["limit"])
-LIMIT = f"-p limit {config['limit']}" if "limit" in config else ""
-CELLS = grid.pick(grid.named(AXES), config.get("cells", ""))
-BASES = [name for name, cell in CELLS.items() if not cell["instruction_data"]]
-ADAPTERS = [name for name in CELLS if name not in BASES]
+CELLS, SETTINGS = grid.read_grid(Path(f"params/{GRID}.yaml"))
+CELLS = grid.pick(CELLS, config.get("cells", ""))
+ADAPTERS = [name for name, cell in CELLS.items() if not cell.is_base]
+LIMITS = grid.limits(int(config["limit"])) if "limit" in config else {}
+SETTINGS |= LIMITS
+LIMIT = " ".join(f"-p {name} {rows}" for name, rows in LIMITS.items())
 TOGETHER = str(config.get("together", False)).lower() == "true"
 DEVICE = config.get("device", "a100" if GRID == "paper" else "cpu")
 GPU = 1 if DEVICE != "cpu" or which("nvidia-smi") else 0  # notebooks take what is there
@@ -57,17 +61,15 @@ def recipe(data: str) -> Path:
 
 def made(wildcards) -> list[str]:
     """Return the data that 01 makes for a cell: those with a recipe."""
-    data = CELLS[wildcards.cell]["instruction_data"]
+    data = CELLS[wildcards.cell].instruction_data
     return [f"runs/instructions/{data}/README.md"] if recipe(data).is_file() else []
 
 
 def facts(notebook: str, name: str) -> dict:
     """Return what makes a cell's run of this notebook stale when it changes."""
     cell = CELLS[name]
-    rooms = changes.ignored_rooms(cell, SETTINGS)
-    code = changes.code_of(Path(f"notebooks/{notebook}.ipynb"), rooms)
     given = grid.parameters(notebook, cell, SETTINGS)
-    return {**given, **changes.data_of(cell, SETTINGS), "code": code}
+    return {**given, **staleness.data_of(notebook, cell, SETTINGS)}
 
 
 def ask(stage: str, what: str, names: list[str]) -> int:
@@ -76,9 +78,9 @@ def ask(stage: str, what: str, names: list[str]) -> int:
     return sum(needs) if what == "runtime" else max(needs)
 
 
-def members(batch: tuple[str, int]) -> list[str]:
-    """Return the cells of one base model and width, the base model itself first."""
-    return [n for n, c in CELLS.items() if (c["base_model"], c["bits"]) == batch]
+def members(base: str) -> list[str]:
+    """Return the cells over a base model at a width, the base model itself first."""
+    return [name for name, cell in CELLS.items() if cell.base.name == base]
 
 
 # Snakemake's own lock outlives a kill; this one ends with the process that holds it.
@@ -113,7 +115,6 @@ rule synthesize:
     output:
         "runs/instructions/{data}/README.md",
     params:
-        code=changes.code_of(Path("notebooks/01_synthesize.ipynb")),
         to=lambda w: f"runs/instructions/{w.data}",
     shell:
         "rm -f {params.to}.failed.ipynb;"
@@ -143,24 +144,24 @@ rule train:
 
 
 if TOGETHER:
-    for batch in {(cell["base_model"], cell["bits"]) for cell in CELLS.values()}:
+    for base in {cell.base.name for cell in CELLS.values()}:
 
         rule:
             name:
-                f"evaluate_{grid.cell_name(batch[0], '', 0, batch[1])}"
+                f"evaluate_{base}"
             input:
-                [f"runs/{n}/train.json" for n in members(batch) if n in ADAPTERS],
-                cell=f"params/cells/{members(batch)[0]}.yaml",
+                [f"runs/{n}/train.json" for n in members(base) if n in ADAPTERS],
+                cell=f"params/cells/{members(base)[0]}.yaml",
             output:
-                [f"runs/{name}/{table}" for name in members(batch) for table in TABLES],
+                [f"runs/{name}/{table}" for name in members(base) for table in TABLES],
             params:
-                facts=[facts("03_evaluate", name) for name in members(batch)],
-                first=members(batch)[0],
-                others=", ".join(f"runs/{name}/adapter" for name in members(batch)[1:]),
+                facts=[facts("03_evaluate", name) for name in members(base)],
+                first=members(base)[0],
+                others=", ".join(f"runs/{name}/adapter" for name in members(base)[1:]),
             resources:
                 gpu=GPU,
-                mem_mb=ask("evaluate", "mem_mb", members(batch)),
-                runtime=ask("evaluate", "runtime", members(batch)),
+                mem_mb=ask("evaluate", "mem_mb", members(base)),
+                runtime=ask("evaluate", "runtime", members(base)),
             shell:
                 "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
                 " papermill notebooks/03_evaluate.ipynb"
@@ -197,8 +198,6 @@ rule figures:
         expand("runs/{cell}/scores.parquet", cell=CELLS),
     output:
         "runs/figures/tables/claims.csv",
-    params:
-        code=changes.code_of(Path("notebooks/04_figures.ipynb")),
     shell:
         "papermill notebooks/04_figures.ipynb runs/figures/04_figures.ipynb"
         " --no-progress-bar"

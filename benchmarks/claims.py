@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from maple_utils import claims
-from maple_utils.claims.findings import LEVEL, Finding
+from maple_utils.claims.findings import SIGNIFICANCE, Finding
 from tests import simulated_claims as simulated
 
 WORLDS: dict[str, dict[str, Any]] = {
@@ -32,7 +32,7 @@ STILL = dict.fromkeys(("language_slope", "task_slope", "pair_slope"), 0.0)
 # English is one language, not one of many that were drawn: its slope would be a truth.
 COVERAGE = dict.fromkeys(("C1", "C2", "C3", "C5", "C6", "C8"), VARIED)
 COVERAGE |= {"C4": VARIED | {"language_slope": 0.0}, "C7": VARIED | {"data_sd": 2.0}}
-# What "sometimes happens" does happen where a run has luck: there it must have none.
+# What "sometimes happens" does happen where runs differ: there they must not.
 ERRORS = COVERAGE | dict.fromkeys(
     ("C3", "C4", "C5"), STILL | {"run": 0.0, "run_language": 0.0}
 )
@@ -51,20 +51,20 @@ def larger(places: dict[str, str]) -> pd.DataFrame:
 def simulate(seed: int, world: str, ids: list[str]) -> list[tuple[str, bool, bool]]:
     """Return each claim, whether its interval covers zero, whether p is below 5 %."""
     rows = []
-    for question in [claim for claim in claims.CLAIMS if claim.id in ids]:
-        truth, still = COVERAGE[question.id], ERRORS[question.id]
-        covering = _find(question, seed, world, truth)
-        erring = covering if still == truth else _find(question, seed, world, still)
+    for claim in [claim for claim in claims.CLAIMS if claim.id in ids]:
+        truth, still = COVERAGE[claim.id], ERRORS[claim.id]
+        covering = _find(claim, seed, world, truth)
+        erring = covering if still == truth else _find(claim, seed, world, still)
         interval = covering.estimate
         covered = interval.low <= 0 <= interval.high
-        rows.append((question.id, bool(covered), bool(erring.p < LEVEL)))
+        rows.append((claim.id, bool(covered), bool(erring.p < SIGNIFICANCE)))
     return rows
 
 
-def _find(question: claims.Question, seed: int, world: str, truth: dict) -> Finding:
+def _find(claim: claims.Claim, seed: int, world: str, truth: dict) -> Finding:
     given = WORLDS[world]
     table = simulated.table(np.random.default_rng(seed), **given, **truth)
-    return question.find(claims.gather(table, reference=larger(given["places"])))
+    return claim.finding(claims.gather(table, reference=larger(given["places"])))
 
 
 def main() -> None:
@@ -81,7 +81,8 @@ def main() -> None:
             one = partial(simulate, world=world, ids=given.claims)
             seeds = range(given.first, given.first + given.simulations)
             runs = pool.imap_unordered(one, seeds)
-            rows = [row for of in tqdm(runs, total=given.simulations) for row in of]
+            found = list(tqdm(runs, total=given.simulations))
+        rows = [row for one_grid in found for row in one_grid]
         table = pd.DataFrame(rows, columns=["claim", "covered", "found"])
         print(world, table.groupby("claim").mean().round(3), sep="\n")
 

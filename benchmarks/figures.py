@@ -12,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from maple_utils import grid, results
+from maple_utils import results
+from maple_utils.params import CELL, Cell
 from maple_utils.tasks import PAPER_TASKS, TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,10 +31,18 @@ LANGUAGES = sorted({code for task in PAPER_TASKS for code in TASKS[task].languag
 def write_runs(folder: Path) -> int:
     """Write random scores of every cell of the paper's grid; return how many."""
     rng = np.random.default_rng(0)
-    cells = grid.named(grid.read_grid(ROOT / "params" / "paper.yaml")[0])
-    for name, cell in cells.items():
+    paper = ROOT / "params" / "paper.yaml"
+    axes = yaml.safe_load(paper.read_text(encoding="utf-8"))
+    tuned = [Cell(*values) for values in product(*(axes[name] for name in CELL))]
+    cells = dict.fromkeys(one for cell in tuned for one in (cell, cell.base))
+    for cell in cells:
         rows = [
-            {**cell, "task": task, "language": code, "metric": TASKS[task].metrics[0]}
+            {
+                **cell.asdict(),
+                "task": task,
+                "language": code,
+                "metric": TASKS[task].metrics[0],
+            }
             for task in PAPER_TASKS
             for code in LANGUAGES
         ]
@@ -39,7 +50,7 @@ def write_runs(folder: Path) -> int:
         table = pd.DataFrame(rows).assign(**drawn, format_failures=0)
         likelihood = table["metric"] == "accuracy"
         table["scoring"] = np.where(likelihood, "likelihood", "generate")
-        results.write_scores(table, folder / name / "scores.parquet")
+        results.write_scores(table, folder / cell.name / "scores.parquet")
     return len(cells)
 
 

@@ -20,10 +20,13 @@ from statistics import median
 
 import nbformat
 
-from maple_utils.grid.changes import tree_of
+from maple_utils.provenance import tree_of
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALLEST = "limit=2 heldout=1 max_steps=1 languages=en,sw tasks=xcopa shots=0".split()
+SMALLEST = {
+    "02_train": "train_limit=2 heldout=1 max_steps=1 languages=en,sw",
+    "03_evaluate": "test_limit=2 languages=en,sw tasks=xcopa shots=0",
+}
 
 
 def imports_of(notebook: Path) -> str:
@@ -52,7 +55,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         bare = {"empty notebook": ""}
-        for name in ("02_train", "03_evaluate"):
+        for name in SMALLEST:
             bare[f"imports of {name}"] = imports_of(ROOT / f"notebooks/{name}.ipynb")
         runs = {}
         for name, source in bare.items():
@@ -61,8 +64,8 @@ def main() -> None:
             notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "-"}
             runs[name] = (Path(folder) / f"{name}.ipynb",)
             nbformat.write(notebook, runs[name][0])
-        for name in ("02_train", "03_evaluate"):
-            given = [*SMALLEST, f"output_dir={folder}/cell"]
+        for name, smallest in SMALLEST.items():
+            given = [*smallest.split(), f"output_dir={folder}/cell"]
             given = [part for value in given for part in ("-p", *value.split("="))]
             runs[f"smallest {name}"] = (ROOT / f"notebooks/{name}.ipynb", *given)
         for name, call in runs.items():

@@ -19,9 +19,8 @@ from statistics import median
 
 import numpy as np
 
-from maple_utils.synthesis.asking import Request, Session, ask_all
-from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.similarity import near_duplicates
+from maple_utils.synthesis.filters import near_duplicates
+from maple_utils.synthesis.requests import Cache, Request, Session, ask_all
 from maple_utils.synthesis.teachers import Endpoint
 from maple_utils.words import rouge_l_f
 
@@ -60,7 +59,7 @@ def same_as_all_pairs(candidates: int, pool: int) -> bool:
     for text in texts[pool:]:
         slow.append(any(rouge_l_f(text, other) >= 0.7 for other in kept))
         kept = kept if slow[-1] else [*kept, text]
-    return slow == [t is not None for t in near_duplicates(texts[pool:], texts[:pool])]
+    return slow == near_duplicates(texts[pool:], texts[:pool])
 
 
 async def answer_late(reader, writer) -> None:

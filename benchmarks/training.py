@@ -32,7 +32,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import instructions, miniature, models, training
+from maple_utils import forecast, instructions, miniature, models, training
 from maple_utils.training import meters
 
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
@@ -42,8 +42,7 @@ def rows_of(
     given: argparse.Namespace, tokenizer, longest: int
 ) -> tuple[Dataset, float]:
     """Return prompts and completions of at most `longest` tokens, and their mean."""
-    root = given.hub_root or miniature.hub()
-    data = instructions.load(given.data, hub_root=root)
+    data = instructions.load(given.data, hub_root=miniature.hub_root(given.hub_root))
     data = instructions.cap(data, given.rows)
     prompts = map(instructions.prompt_text, data["instruction"], data["input"])
     pairs = zip(prompts, data["output"], strict=True)
@@ -124,7 +123,7 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a row per width, rank and side."""
     tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
     usual = dict.fromkeys(
-        ("dtype", "attention", "optimizer", "gradient_checkpointing"), "auto"
+        ("dtype", "attn_implementation", "optimizer", "gradient_checkpointing"), "auto"
     )
     usual |= {"batch_size": BATCH, "micro_batch": 0, "max_length": 1024}
     usual |= {"packing": given.packing, "base_model": given.base_model}
@@ -152,7 +151,7 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Print a table, and where the random model of `--shape 7b` came from."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hub_root", default="")
+    parser.add_argument("--hub_root", default="miniature")
     parser.add_argument("--data", default="bactrian-x-mini")
     parser.add_argument("--rows", type=int, default=100, help="per language")
     parser.add_argument("--bits", type=int, nargs="+", default=[4])

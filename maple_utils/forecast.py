@@ -1,25 +1,34 @@
-"""What a model weighs and what training it takes: parameters, bytes, FLOPs.
+"""What training and evaluation take, before they run: memory in bytes, time in seconds.
 
 Training a token through N frozen linear weights and n adapter weights takes 4 N + 6 n
 FLOPs: forward 2 (N + n), backward 2 N for the inputs' gradients and 4 n for the
-adapters'. Activations that are recomputed in the backward pass add 2 N.
+adapters'. Activations that are recomputed in the backward pass add 2 N. Reading a token
+takes 2 (N + n). Quantised weights are unpacked once per pass; each step of generation
+reads all weights once. Models, devices and presets are in `forecast.yaml`.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import hf_hub_download
 
 from maple_utils.errors import ParameterError
 
 MINIATURE = Path(__file__).parent / "miniature"
+TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 CONTEXT = 1e9  # bytes that CUDA itself takes
 WASTE = 1.1  # what is lost between tensors; assumed
+# Weights unpacked from 4 bits: QLoRA's steps on an A100 in Qwen's README take about
+# 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
+# or 20 bytes of the device's bandwidth per weight. 8 bits: assumed as 4.
+UNPACK = 20  # bytes of bandwidth per weight and pass
+TOGETHER = 16  # answers that are written at a time; assumed
+DISK = 1e9  # bytes/s at which weights are loaded; assumed
 
 
 @dataclass(frozen=True)
@@ -58,20 +67,14 @@ class Shape:
         return (6 if gradient_checkpointing else 4) * frozen + 6 * self.adapter(rank)
 
 
-SHAPES = {  # the models' own config.json on the hub
-    "llama-2-7b": Shape(32, 4096, 11008, 4096, 32000),
-    "mistral-7b": Shape(32, 4096, 14336, 1024, 32000),
-}
-
-
 @cache
 def shape_of(base_model: str) -> Shape:
     """Return a base model's sizes, from its `config.json` unless it is a 7B model.
 
     Raises ParameterError for a model whose `config.json` cannot be had.
     """
-    if base_model in SHAPES:
-        return SHAPES[base_model]
+    if base_model in TABLES["shapes"]:
+        return Shape(**TABLES["shapes"][base_model])
     folders = (Path(base_model), MINIATURE / base_model.removeprefix("miniature-"))
     folder = next((f for f in folders if (f / "config.json").is_file()), None)
     try:
@@ -81,18 +84,19 @@ def shape_of(base_model: str) -> Shape:
         raise ParameterError(
             f"base_model: the sizes of {base_model!r} are not known, for its "
             f"config.json cannot be read; allowed: a folder, a model on the hub, or "
-            f"{', '.join(SHAPES)}; check the network, or add a line to SHAPES in "
-            f"{Path(__file__).name}"
+            f"{', '.join(TABLES['shapes'])}; check the network, or add a line to "
+            f"the shapes in {Path(__file__).stem}.yaml"
         ) from error
-    return _shape(json.loads(Path(file).read_text(encoding="utf-8")))
-
-
-def _shape(config: dict) -> Shape:
+    config = json.loads(Path(file).read_text(encoding="utf-8"))
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads
-    kv = config.get("num_key_value_heads", heads) * width
-    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size")
-    return Shape(*(config[size] for size in sizes), kv, config["vocab_size"])
+    return Shape(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        inner=config["intermediate_size"],
+        kv=config.get("num_key_value_heads", heads) * width,
+        vocab=config["vocab_size"],
+    )
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,7 @@ class TrainingLoad:
     rank: int
     micro_batch: int  # rows per forward pass
     max_length: int  # tokens per row
-    gradient_checkpointing: (
-        bool  # activations in the backward pass, instead of keeping them
-    )
+    gradient_checkpointing: bool
     width: int = 2  # bytes of the dtype to compute in
 
     def __str__(self) -> str:
@@ -124,47 +126,46 @@ def stored(shape: Shape, bits: int, width: int = 2) -> float:
     return shape.linear * {4: 0.516, 8: 1.0, 16: width}[bits] + 2 * width * shape.head
 
 
-def training_bytes(shape: Shape, of: TrainingLoad) -> float:
+def training_bytes(shape: Shape, load: TrainingLoad) -> float:
     """Return the bytes that training takes, at most.
 
     Weights; 16 bytes per adapter weight (it, its gradient and two moments in float32);
     of each token either one hidden state per layer and one block's activations, or all
     blocks' activations. Logits are not kept: TRL's loss is chunked.
     """
-    tokens = of.micro_batch * of.max_length
+    tokens = load.micro_batch * load.max_length
     per_block = 10 * shape.hidden + 4 * shape.inner + 2 * shape.kv
-    blocks = 1 if of.gradient_checkpointing else shape.layers
-    kept = shape.hidden * shape.layers if of.gradient_checkpointing else 0
-    activations = of.width * tokens * (blocks * per_block + kept)
-    adapter = 16 * shape.adapter(of.rank)
-    weights = stored(shape, of.bits, of.width)
+    blocks = 1 if load.gradient_checkpointing else shape.layers
+    kept = shape.hidden * shape.layers if load.gradient_checkpointing else 0
+    activations = load.width * tokens * (blocks * per_block + kept)
+    adapter = 16 * shape.adapter(load.rank)
+    weights = stored(shape, load.bits, load.width)
     return WASTE * (weights + adapter + activations) + CONTEXT
 
 
-def nearest_fit(shape: Shape, of: TrainingLoad, memory: float) -> TrainingLoad | None:
-    """Return the setting itself, or the nearest one that fits into `memory` bytes.
+def nearest_fit(
+    shape: Shape, asked: TrainingLoad, memory: float
+) -> TrainingLoad | None:
+    """Return the load itself, or the nearest one that fits into `memory` bytes.
 
     Fewer rows at a time come first, which changes no result; then recomputing; then
     shorter rows, to a quarter; then fewer bits. None where nothing fits.
     """
-    fitting = (s for s in _downwards(of) if training_bytes(shape, s) <= memory)
-    return next(fitting, None)
-
-
-def _downwards(of: TrainingLoad) -> Iterator[TrainingLoad]:
-    for bits in (b for b in (16, 8, 4) if b <= of.bits):
-        for length in (of.max_length // part for part in (1, 2, 4)):
-            for gradient_checkpointing in sorted({of.gradient_checkpointing, True}):
-                rows = of.micro_batch
-                while rows:
-                    changed = {"max_length": length, "micro_batch": rows}
-                    yield replace(
-                        of,
-                        bits=bits,
-                        gradient_checkpointing=gradient_checkpointing,
-                        **changed,
-                    )
-                    rows //= 2
+    loads = (
+        replace(
+            asked,
+            bits=bits,
+            max_length=asked.max_length // part,
+            gradient_checkpointing=again,
+            micro_batch=asked.micro_batch >> halved,
+        )
+        for bits in (16, 8, 4)
+        if bits <= asked.bits
+        for part in (1, 2, 4)
+        for again in sorted({asked.gradient_checkpointing, True})
+        for halved in range(asked.micro_batch.bit_length())
+    )
+    return next((o for o in loads if training_bytes(shape, o) <= memory), None)
 
 
 @dataclass(frozen=True)
@@ -173,44 +174,115 @@ class Preset:
 
     name: str
     up_to: float  # bytes of memory
-    rows: int  # per pass, were all of max_length; few: attention is over all at once
+    rows: int  # per pass, were all of max_length
     max_length: int
     optimizer: str
     gradient_checkpointing: bool
 
     def load(self, run: Mapping[str, Any], width: int = 2) -> TrainingLoad:
-        """Return the setting of 02's parameters, with what they leave open chosen."""
-        gradient_checkpointing = {"always": True, "never": False}
+        """Return the load of 02's parameters, with what they leave open chosen."""
+        chosen = {"always": True, "never": False, "auto": self.gradient_checkpointing}
         return TrainingLoad(
             bits=run["bits"],
             rank=run["rank"],
             micro_batch=min(run["micro_batch"] or self.rows, run["batch_size"]),
             max_length=run["max_length"] or self.max_length,
-            gradient_checkpointing=gradient_checkpointing.get(
-                run["gradient_checkpointing"], self.gradient_checkpointing
-            ),
+            gradient_checkpointing=chosen[run["gradient_checkpointing"]],
             width=width,
         )
 
 
-# Ours; so many rows are the most to begin with: `nearest_fit` makes them fewer.
-CPU = Preset("CPU", 0, 1, 512, "adamw_torch", gradient_checkpointing=False)
-GPUS = (
-    Preset(
-        "GPU of 16 GB", 20e9, 2, 512, "paged_adamw_8bit", gradient_checkpointing=True
-    ),
-    Preset(
-        "GPU of 24 GB", 30e9, 4, 1024, "paged_adamw_8bit", gradient_checkpointing=True
-    ),
-    Preset(
-        "GPU of 40 GB", 50e9, 4, 1024, "paged_adamw_8bit", gradient_checkpointing=True
-    ),
-    Preset("GPU of 80 GB or more", math.inf, 8, 1024, "paged_adamw_8bit", True),
-)
-
-
 def preset(gpu_memory: float) -> Preset:
     """Return the preset of a GPU with so many bytes; of the CPU for 0."""
-    if not gpu_memory:
-        return CPU
-    return next(gpu for gpu in GPUS if gpu_memory <= gpu.up_to)
+    presets = (Preset(**values) for values in TABLES["presets"])
+    return next(p for p in presets if gpu_memory <= p.up_to)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device does per second, and what it holds."""
+
+    name: str
+    train: Mapping[int, float]  # bits -> FLOP/s reached in training
+    read: Mapping[int, float]  # bits -> FLOP/s reached in reading prompts
+    bandwidth: float  # bytes/s of its memory
+    memory: float  # bytes
+    start: float  # seconds of papermill, kernel, imports, small cells
+    source: str
+
+    @property
+    def gpu_memory(self) -> float:
+        """Return the bytes of GPU memory: 0 on a CPU."""
+        return 0 if self.name == "cpu" else self.memory
+
+    def reading(self, shape: Shape, rank: int, bits: int, tokens: float) -> float:
+        """Return the seconds of reading so many tokens; rank 0: without adapter."""
+        weights = shape.linear + shape.head + shape.adapter(rank)
+        return 2 * weights * tokens / self.read[bits]
+
+    def starting(self, shape: Shape) -> float:
+        """Return the seconds of a notebook before its work."""
+        return self.start + stored(shape, 16) / DISK
+
+
+DEVICES = {name: Device(name, **about) for name, about in TABLES["devices"].items()}
+
+
+def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
+    """Return how 02 would train on a device: with what fits, if anything does."""
+    asked = preset(device.gpu_memory).load(run)
+    if run["micro_batch"]:
+        return asked
+    fits = nearest_fit(shape_of(run["base_model"]), asked, device.memory)
+    if fits and (fits.bits, fits.max_length) == (asked.bits, asked.max_length):
+        return fits
+    return replace(asked, micro_batch=1)
+
+
+def training_seconds(
+    run: Mapping[str, Any], rows: Sequence[int], length: float, device: Device
+) -> float:
+    """Return how long 02 takes with its parameters `run`.
+
+    `rows` are those of each language in its data, `length` the tokens of a mean row.
+    """
+    shape, bits = shape_of(run["base_model"]), run["bits"]
+    trained = (min(n - run["heldout"], run["train_limit"] or n) for n in rows)
+    steps = sum(trained) * run["epochs"] / run["batch_size"]
+    if run["max_steps"] > 0:
+        steps = min(steps, run["max_steps"])
+    tokens = steps * run["batch_size"] * length
+    load = planned_load(run, device)
+    flops = tokens * shape.flops(run["rank"], load.gradient_checkpointing)
+    full = run["packing"] or not run["micro_batch"]
+    at_once = load.micro_batch * (load.max_length if full else length)
+    passes = 3 * tokens / at_once if bits < 16 else 0
+    unpacking = passes * shape.linear * UNPACK / device.bandwidth
+    every = run["eval_steps"] if run["eval_steps"] < 1 else run["eval_steps"] / steps
+    heldout = (1 + 1 / every) * len(rows) * run["heldout"] * length
+    return (
+        device.starting(shape)
+        + flops / device.train[bits]
+        + unpacking
+        + device.reading(shape, run["rank"], bits, heldout)
+    )
+
+
+def evaluation_seconds(
+    run: Mapping[str, Any],
+    asked: Iterable[tuple[int, float, float]],
+    device: Device,
+) -> float:
+    """Return how long 03 takes with its parameters `run`.
+
+    `asked` has a triple for each task, language and scoring: questions, tokens of one,
+    tokens of an answer where it is written.
+    """
+    shape, bits = shape_of(run["base_model"]), run["bits"]
+    asked = list(asked)
+    read = sum(questions * (tokens + new) for questions, tokens, new in asked)
+    steps = sum(questions * new for questions, _, new in asked) / TOGETHER
+    weights = max(stored(shape, bits), UNPACK * shape.linear if bits < 16 else 0)
+    writing = steps * weights / device.bandwidth
+    reading = device.reading(shape, run["rank"], bits, read)
+    return device.starting(shape) + reading + writing

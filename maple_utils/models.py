@@ -1,5 +1,8 @@
 """Base models at 4, 8 or 16 bits, with or without adapters, on this device."""
 
+from maple_utils import libraries  # noqa: F401  (first: see there)
+
+# isort: split
 import json
 import logging
 import platform
@@ -191,7 +194,3 @@ def check_adapter(adapter: str | Path, base_model: str) -> Path:
             f"adapters of base_model {base_model} ({source(base_model)})"
         )
     return folder
-
-
-def environment() -> dict:
-    return {"versions": {}, "device": device_name()}

@@ -7,31 +7,24 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from maple_utils import files
-from maple_utils.claims.contrasts import RUN
-from maple_utils.figures.style import (
-    METRICS,
-    by_resource,
-    cell_label,
-    is_miniature,
-    language_name,
-    task_name,
-)
+from maple_utils.figures import style
+from maple_utils.params import CELL
 
 
-def by_task(main: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def by_task(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each task with its table: runs by languages, values and intervals.
 
     Args:
-        main: what `claims.contrasts.primary_scores` returns.
+        scores: what `claims.contrasts.primary_scores` returns.
 
     Yields:
         The task's name and a table whose columns are (language, "value") in percent
         and (language, "reach"), half of the 95 % interval over examples; languages go
         from low to high resources, and the last one is the mean over languages.
     """
-    for task, part in main.sort_values(RUN).groupby("task"):
+    for task, part in scores.sort_values(CELL).groupby("task"):
         part = part.assign(
-            run=part.apply(cell_label, axis=1),
+            run=part.apply(style.cell_label, axis=1),
             value=100 * part["value"],
             reach=196 * part["stderr"],
         )
@@ -41,7 +34,9 @@ def by_task(main: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         wide["mean", "value"] = wide.xs("value", axis=1, level=1).mean(
             axis=1, skipna=False
         )
-        order = [(c, kind) for c in by_resource(part["language"]) for kind in _KINDS]
+        order = [
+            (c, kind) for c in style.by_resource(part["language"]) for kind in _KINDS
+        ]
         yield task, wide[[*order, ("mean", "value")]]
 
 
@@ -68,19 +63,19 @@ def _bold(is_best: bool) -> str:
 
 
 def _heading(code: str) -> str:
-    return code if code == "mean" else language_name(code)
+    return code if code == "mean" else style.language_name(code)
 
 
-def save(main: pd.DataFrame, folder: Path) -> list[Path]:
+def save(scores: pd.DataFrame, folder: Path) -> list[Path]:
     """Write folder/TASK.csv, .tex and .html for each task; return the HTML files.
 
     The LaTeX needs the packages adjustbox, booktabs and rotating.
     """
-    note = " (miniature)" if is_miniature(main) else ""
+    note = " (miniature)" if style.is_miniature(scores) else ""
     written = []
-    for task, wide in by_task(main):
-        metric = METRICS[main.loc[main["task"] == task, "metric"].iloc[0]]
-        caption = f"{task_name(task)}: {metric} in percent, 95 % intervals{note}"
+    for task, wide in by_task(scores):
+        metric = style.METRICS[scores.loc[scores["task"] == task, "metric"].iloc[0]]
+        caption = f"{style.name_of(task)}: {metric} in percent, 95 % intervals{note}"
         flat = wide.set_axis([" ".join(column) for column in wide.columns], axis=1)
         html = styled(wide).set_caption(caption).set_uuid(task)
         texts = {
@@ -93,6 +88,12 @@ def save(main: pd.DataFrame, folder: Path) -> list[Path]:
                 draft.write_text(text, encoding="utf-8")
         written.append(Path(folder) / f"{task}.html")
     return written
+
+
+def write(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as CSV, atomically."""
+    with files.atomic(file) as draft:
+        table.to_csv(draft, index=False)
 
 
 def _latex(wide: pd.DataFrame, caption: str, task: str) -> str:

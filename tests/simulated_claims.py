@@ -52,7 +52,7 @@ def table(
     `rank_low` and `bits_low` are the true extra points per doubling of low-resource
     languages; `gain` and `english` the points that finetuning adds everywhere and in
     English; the rest are standard deviations in points: of slopes by language (times
-    `low_spread` for low-resource ones), task and pair; of a run's luck as a whole, per
+    `low_spread` for low-resource ones), task and pair; of a run as a whole, per
     resource level and per language; of the sampling of examples (`noise`).
     """
     where = pd.DataFrame(
@@ -92,7 +92,8 @@ def table(
     columns = pd.concat([where] * len(every), ignore_index=True)
     return rows.assign(
         **columns,
-        rank=rows["rank"].astype("Int64"),
+        instruction_data=rows["instruction_data"].fillna(""),
+        rank=rows["rank"].fillna(0).astype(int),
         seed=rows["seed"].fillna(0).astype(int),
         value=y.ravel() / 100,
         stderr=noise / 100,

@@ -79,7 +79,8 @@ instruction_data: [bactrian-x-mini, multialpaca-mini]
 rank: [2, 4]
 bits: [4, 16]
 seed: [0]
-limit: 4
+train_limit: 4
+test_limit: 4
 heldout: 1
 max_steps: 2
 languages: [es, fr]

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from maple_utils.claims import effects
+from maple_utils.claims.contrasts import primary_scores
 from maple_utils.languages import LANGUAGES
+from maple_utils.params import CELL
 from tests import simulated_claims as simulated
 
 
@@ -15,7 +17,8 @@ def scores(values: dict[str, float], seeds=(0,)) -> pd.DataFrame:
     places = {"xcopa": " ".join(values)}
     table = simulated.table(np.random.default_rng(0), grid, places)
     gained = table["language"].map(values) / 100
-    return table.assign(value=0.5 + gained.where(table["rank"].notna(), 0))
+    table["value"] = 0.5 + gained.where(table["rank"] > 0, 0)
+    return primary_scores(table)
 
 
 def test_generation_gain_splits_into_task_and_format() -> None:
@@ -31,44 +34,35 @@ def test_generation_gain_splits_into_task_and_format() -> None:
 def test_means_by_script_family_and_level() -> None:
     table = scores({"en": 1.0, "de": 3.0, "hi": 8.0})
     script = effects.mean_changes(table, effects.language_groups("script"))
-    assert dict(zip(script["group"], script["change"], strict=True)) == pytest.approx(
+    assert dict(zip(script["group"], script["mean"], strict=True)) == pytest.approx(
         {"Devanagari": 8, "Latin": 2}
     )
     latin = script.set_index("group").loc["Latin"]
     assert latin["low"] < 2 < latin["high"]
     assert latin[["languages", "n"]].tolist() == [2, 16]
-    assert effects.language_groups("level")["sw"] == "low"
-    assert effects.language_groups("family")["ta"] == LANGUAGES["ta"].family
+    level, family = (
+        effects.language_groups(by).set_index("language")["group"]
+        for by in ("level", "family")
+    )
+    assert level["sw"] == "low"
+    assert family["ta"] == LANGUAGES["ta"].family
 
 
 def test_seen_is_per_instruction_data() -> None:
     table = scores({"en": 1.0, "sw": 7.0})
     seen = {"bactrian-x-22": ["en", "sw"], "multialpaca": ["en"]}
     groups = effects.mean_changes(table, effects.seen_groups(seen)).set_index("group")
-    assert groups["change"].to_dict() == pytest.approx({"seen": 3, "unseen": 7})
+    assert groups["mean"].to_dict() == pytest.approx({"seen": 3, "unseen": 7})
     labels = effects.seen_groups({"x": ["zh"]}).set_index("language")["group"]
     assert labels["zh-Hant"] == "seen"
     assert labels["sw"] == "unseen"
 
 
-def test_tokens_stand_beside_the_mean_gain() -> None:
-    tokens = pd.DataFrame(
-        {
-            "base_model": "mistral-7b",
-            "language": ["en", "sw"],
-            "tokens_per_word": [1, 3],
-        }
-    )
-    table = effects.tokens_against_gain(scores({"en": 1.0, "sw": 4.0}), tokens)
-    assert table["tokens_per_word"].tolist() == [1, 3]
-    assert table["change"].tolist() == pytest.approx([1, 4])
-
-
 def test_frontier_holds_what_nothing_beats() -> None:
     table = scores({"en": 0.0})
-    table = table[table["base_model"].eq("mistral-7b") & table["rank"].notna()]
+    table = table[table["base_model"].eq("mistral-7b") & table["rank"].gt(0)]
     table = table.assign(value=[0.6, 0.5, 0.5, 0.7])
-    costs = table[["base_model", "instruction_data", "rank", "bits", "seed"]]
+    costs = table[CELL]
     found = effects.pareto(table, costs.assign(cost=[2.0, 1.0, 3.0, 4.0]))
     assert found["cost"].tolist() == [1, 2, 3, 4]
     assert found["score"].tolist() == pytest.approx([50, 60, 50, 70])
@@ -77,8 +71,8 @@ def test_frontier_holds_what_nothing_beats() -> None:
 
 def test_equal_runs_share_the_frontier() -> None:
     table = scores({"en": 0.0})
-    table = table[table["rank"].notna()]
-    costs = table[["base_model", "instruction_data", "rank", "bits", "seed"]]
+    table = table[table["rank"] > 0]
+    costs = table[CELL]
     assert effects.pareto(table, costs.assign(cost=1.0))["frontier"].all()
 
 
@@ -100,7 +94,7 @@ def test_tokens_per_word_are_set_against_the_gain():
         | {"seed": 0, "task": "xcopa", "language": code, "scoring": "likelihood"}
         | {"metric": "accuracy", "value": value, "stderr": 0.01, "n": 100}
         for number, code in enumerate(codes)
-        for data, rank, value in (("", pd.NA, 0.5), ("d", 8, 0.9 - 0.1 * number))
+        for data, rank, value in (("", 0, 0.5), ("d", 8, 0.9 - 0.1 * number))
     ]
     tokens = pd.DataFrame({"language": codes, "tokens_per_word": [1, 2, 3, 4]})
     training = tokens.assign(base_model="b")

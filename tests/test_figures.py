@@ -1,7 +1,7 @@
 """Figures: how they look, the numbers beneath, what they refuse, and that they recur.
 
 The images to compare with are in tests/figures; `python -m tests.test_figures` draws
-them anew.
+them again.
 """
 
 import shutil
@@ -18,11 +18,12 @@ import pytest
 from matplotlib.testing.compare import compare_images
 
 from maple_utils import claims, figures, tables
-from maple_utils.claims.contrasts import changes, primary_scores
+from maple_utils.claims.contrasts import primary_scores, score_changes
 from maple_utils.claims.effects import seen_groups
 from maple_utils.errors import ParameterError
 from maple_utils.figures.scores import along
 from maple_utils.figures.style import LEVELS, ONE_COLUMN, STYLE, TWO_COLUMNS
+from maple_utils.params import CELL
 from tests import simulated_claims
 
 BASELINE = Path(__file__).parent / "figures"
@@ -40,16 +41,14 @@ def scores() -> pd.DataFrame:
     grid = simulated_claims.runs(ranks=(8, 32), bits=(4, 16))
     effects = {"rank_low": 1.0, "gain": 3.0, "english": -6.0, "base_sd": 2.0}
     ranked = simulated_claims.table(rng, grid, PLACES, **effects)
-    ranked["instruction_data"] = ranked["instruction_data"].fillna("")
     written = ranked[ranked["metric"] == "accuracy"].assign(scoring="generate")
-    lost = np.where(written["instruction_data"] == "", 0.3, 0.05)
+    lost = np.where(written["rank"] == 0, 0.3, 0.05)
     return pd.concat([ranked, written.assign(value=written["value"] - lost)])
 
 
-def training(main: pd.DataFrame) -> pd.DataFrame:
+def training(scored: pd.DataFrame) -> pd.DataFrame:
     """Return what 02 would have recorded of the finetuned runs."""
-    names = ["base_model", "instruction_data", "rank", "bits", "seed"]
-    runs = main.loc[main["rank"] > 0, names].drop_duplicates(ignore_index=True)
+    runs = scored.loc[scored["rank"] > 0, CELL].drop_duplicates(ignore_index=True)
     runs["cell"] = [f"cell-{i}" for i in runs.index]
     runs["seconds"] = 60.0 * runs["rank"] * np.where(runs["bits"] == 4, 1.5, 1.0)
     codes = sorted(set(" ".join(PLACES.values()).split()))
@@ -61,19 +60,19 @@ def training(main: pd.DataFrame) -> pd.DataFrame:
 
 def draw(name: str, table: pd.DataFrame) -> tuple:
     """Call a figure's function with what it needs, from a scores table."""
-    main = primary_scores(table)
+    one_each = primary_scores(table)
     reference = claims.reference_results()
     others = {
-        "english": (training(main),),
-        "score_against_cost": (training(main),),
-        "change_by_tokens": (training(main),),
+        "english": (training(table),),
+        "score_against_cost": (training(table),),
+        "change_by_tokens": (training(table),),
         "change_by_group": (seen_groups({"bactrian-x-22": ["en", "sw", "hi"]}),),
         "gap_to_larger_models": (reference,),
     }
     if name == "verdicts":
         verdicts = claims.evaluate_claims(table, None, reference)
-        return figures.verdicts(main, verdicts)
-    first = table if name == "form_or_task" else main
+        return figures.verdicts(one_each, verdicts)
+    first = table if name == "form_or_task" else one_each
     return getattr(figures, name)(first, *others.get(name, ()))
 
 
@@ -112,19 +111,20 @@ def test_a_comparison_notices_what_changed(table, tmp_path):
 
 
 def test_numbers_beneath_are_the_means(table):
-    main = primary_scores(table)
+    one_each = primary_scores(table)
     _, beneath = draw("change_by_language", table)
     row = beneath.query("base_model == 'mistral-7b' and language == 'th'").iloc[0]
-    of = changes(main).query("base_model == 'mistral-7b' and language == 'th'")
-    assert row["mean"] == pytest.approx(of["change"].mean())
+    thai = score_changes(one_each).query("base_model == 'mistral-7b'")
+    thai = thai[thai["language"] == "th"]
+    assert row["mean"] == pytest.approx(thai["change"].mean())
     assert (row["tasks"], row["n"]) == (2, 16)
     assert row["low"] < row["mean"] < row["high"]
     _, beneath = draw("score_by_language", table)
     row = beneath.query("base_model == 'llama-2-7b' and task == 'xcopa'").iloc[0]
-    of = main.query("base_model == 'llama-2-7b' and task == 'xcopa'")
-    of = 100 * of.loc[of["language"] == row["language"]].set_index("rank")["value"]
-    assert row["before"] == pytest.approx(of[of.index.isna()].mean())
-    assert row["highest"] == pytest.approx(of[of.index.notna()].max())
+    same = one_each.query("base_model == 'llama-2-7b' and task == 'xcopa'")
+    same = same.loc[same["language"] == row["language"]].set_index("rank")["value"]
+    assert row["before"] == pytest.approx(100 * same[same.index == 0].mean())
+    assert row["highest"] == pytest.approx(100 * same[same.index > 0].max())
 
 
 def test_form_is_what_generation_gains_beyond_likelihood(table):
@@ -142,14 +142,14 @@ def test_english_gets_worse_and_stands_in_both_panels(table):
 
 def test_like_is_compared_with_like(table):
     """Rank 32 without one setting: that setting is left out at rank 8 as well."""
-    main = primary_scores(table)
-    hole = (main["rank"] == 32) & (main["bits"] == 4)
-    hole &= main["instruction_data"] == "multialpaca"
-    found = along(main[~hole], "rank").query("rank > 0")
+    whole = primary_scores(table)
+    hole = (whole["rank"] == 32) & (whole["bits"] == 4)
+    hole &= whole["instruction_data"] == "multialpaca"
+    found = along(whole[~hole], "rank").query("rank > 0")
     sizes = found.groupby(["base_model", "resource"])["n"].nunique()
     assert (sizes == 1).all()
-    whole = along(main, "rank").query("rank > 0")
-    assert found["n"].sum() == pytest.approx(0.75 * whole["n"].sum())
+    every = along(whole, "rank").query("rank > 0")
+    assert found["n"].sum() == pytest.approx(0.75 * every["n"].sum())
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -174,7 +174,7 @@ def test_base_models_alone(table):
 
 def test_a_single_cell_with_its_base(table):
     one = table[(table["base_model"] == "mistral-7b") & (table["bits"] == 4)]
-    one = one[one["rank"].isna() | (one["rank"] == 8)]
+    one = one[one["rank"].isin([0, 8])]
     one = one[one["instruction_data"].isin(["", "bactrian-x-22"])]
     for name in FIGURES:
         _, beneath = draw(name, one)
@@ -248,11 +248,12 @@ def test_text_stays_text(table, tmp_path):
 
 
 def test_tables_hold_the_scores_with_the_best_in_bold(table, tmp_path):
-    main = primary_scores(table)
-    files = tables.save(main, tmp_path)
+    one_each = primary_scores(table)
+    files = tables.save(one_each, tmp_path)
     assert [file.stem for file in files] == ["belebele", "xcopa", "xquad"]
-    best = 100 * main.query("task == 'xquad' and language == 'el'")["value"].max()
-    reach = 196 * main["stderr"].iloc[0]
+    greek = one_each.query("task == 'xquad' and language == 'el'")
+    best = 100 * greek["value"].max()
+    reach = 196 * one_each["stderr"].iloc[0]
     assert f"\\bfseries {best:.1f}{{\\tiny$\\pm${reach:.1f}}}" in (
         tmp_path / "xquad.tex"
     ).read_text(encoding="utf-8")
@@ -271,8 +272,8 @@ LATEX = r"""\documentclass{article}
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_a_table_of_the_whole_grid_fits_on_a_page_of_latex(tmp_path):
     grid = simulated_claims.runs()
-    main = primary_scores(simulated_claims.table(np.random.default_rng(0), grid))
-    tables.save(main, tmp_path)
+    table = simulated_claims.table(np.random.default_rng(0), grid)
+    tables.save(primary_scores(table), tmp_path)
     (tmp_path / "main.tex").write_text(LATEX)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

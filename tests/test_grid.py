@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from maple_utils import grid
+from maple_utils import forecast, grid, provenance
 from maple_utils.errors import ParameterError
-from maple_utils.grid import changes, estimate, status
-from maple_utils.params import NOTEBOOKS, convert
+from maple_utils.grid import estimate, staleness, status
+from maple_utils.params import NOTEBOOKS, Cell, convert
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params"
@@ -25,7 +28,7 @@ def settings_of(name: str) -> dict:
 
 
 def cells_of(name: str) -> dict:
-    return grid.named(grid.read_grid(PARAMS / f"{name}.yaml")[0])
+    return grid.read_grid(PARAMS / f"{name}.yaml")[0]
 
 
 def test_committed_cells_match_the_grids():
@@ -37,18 +40,19 @@ def test_committed_cells_match_the_grids():
 @pytest.mark.parametrize("name", GRIDS)
 def test_each_grid_has_sixty_cells_and_six_base_models(name):
     cells = cells_of(name)
-    adapters = [cell for cell in cells.values() if cell["instruction_data"]]
-    assert (len(adapters), len(cells) - len(adapters)) == (60, 6)
+    bases = [cell for cell in cells.values() if cell.is_base]
+    assert (len(cells) - len(bases), len(bases)) == (60, 6)
+    assert {(cell.rank, cell.instruction_data) for cell in bases} == {(0, "")}
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_cell_over_its_grid_gives_the_notebooks_single_values(name):
     """The grid's lists must all be overridden, of base models too."""
     for cell in cells_of(name).values():
-        whole = yaml.safe_load((PARAMS / f"{name}.yaml").read_text()) | cell
-        for notebook in ("02_train", "03_evaluate"):
+        whole = yaml.safe_load((PARAMS / f"{name}.yaml").read_text()) | cell.asdict()
+        for notebook in ("03_evaluate",) if cell.is_base else status.STAGES:
             for key in set(whole) & set(NOTEBOOKS[notebook]):
-                assert convert(key, whole[key]) == whole[key]
+                assert convert(key, whole[key], notebook) == whole[key]
 
 
 def test_an_axis_must_be_a_list_of_allowed_values(tmp_path):
@@ -57,6 +61,7 @@ def test_an_axis_must_be_a_list_of_allowed_values(tmp_path):
     for change, line in [
         ({"rank": 8}, "rank: got 8 in grid.yaml; allowed: a list"),
         ({"bits": [4, 5]}, "bits: got 5; allowed: one of 4, 8, 16"),
+        ({"rank": [0, 8]}, "rank: got 0; allowed: an integer from 1 to 1024"),
         ({"rnak": [8]}, "rnak: not a parameter"),
     ]:
         file.write_text(yaml.safe_dump(whole | change))
@@ -84,60 +89,93 @@ def test_write_makes_files_and_removes_those_of_former_cells(tmp_path, capsys):
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch) -> Path:
-    """Return a copy of the package whose files may be edited."""
+def package(tmp_path, monkeypatch) -> Iterator[Path]:
+    """Give a copy of the package whose files may be edited."""
     copy = tmp_path / "maple_utils"
     shutil.copytree(ROOT / "maple_utils", copy, ignore=shutil.ignore_patterns("*.pyc"))
-    monkeypatch.setattr(changes, "PACKAGE", copy)
-    return copy
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    provenance._digest_of.cache_clear()
+    yield copy
+    provenance._digest_of.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "stale"),
+    ("file", "old", "new", "other"),
     [
         ("metrics.py", '"""', '"""Anew: ', set()),
         ("metrics.py", "import ", "# why\nimport ", set()),
-        ("grid/status.py", "600", "601", set()),
-        ("metrics.py", "return ", "return 1 + ", {"03_evaluate"}),
-        ("tasks/tasks.yaml", "shots: 8", "shots: 7", {"03_evaluate"}),
-        ("instructions/__init__.py", "Response", "R", {"02_train", "03_evaluate"}),
-        ("miniature/world.py", "import", "X = 1\nimport", {"02_train", "03_evaluate"}),
+        ("metrics.py", "return ", "return 1 + ", {"metrics"}),
+        ("tasks/tasks.yaml", "shots: 8", "shots: 7", {"tasks"}),
+        ("tasks/__init__.py", "shots: int", "shots: float", {"tasks"}),
+        ("forecast.yaml", "rows: 1", "rows: 2", {"forecast"}),
     ],
 )
-def test_code_that_a_notebook_uses_makes_it_stale(package, file, old, new, stale):
-    def digests() -> dict[str, str]:
-        changes.code_of.cache_clear()
-        paths = [ROOT / "notebooks" / f"{name}.ipynb" for name in status.STAGES]
-        return {path.stem: changes.code_of(path) for path in paths}
-
-    before, text = digests(), (package / file).read_text()
+def test_other_code_is_named_and_comments_are_none(package, file, old, new, other):
+    names = ["03_evaluate", "metrics", "tasks", "tasks/prompts", "forecast", "gone"]
+    before, text = provenance.code_of(names), (package / file).read_text()
+    assert [name for name in names if not before[name]] == ["gone"]
     assert old in text
     (package / file).write_text(text.replace(old, new, 1))
-    after = digests()
-    assert {name for name in before if before[name] != after[name]} == stale
+    provenance._digest_of.cache_clear()
+    after = provenance.code_of(names)
+    assert {name for name in names if before[name] != after[name]} == other
 
 
-def test_the_papers_cells_do_not_hang_on_the_miniature():
-    paper, offline = settings_of("paper"), settings_of("miniature")
-    cell = cells_of("paper")["llama-2-7b_4bit"]
-    assert changes.ignored_rooms(cell, paper) == {"miniature"}
-    assert not changes.ignored_rooms(cell, offline)
+def test_a_run_records_its_notebook_and_what_it_imported_but_no_miniature():
+    line = "import json; from maple_utils import metrics, miniature, provenance;"
+    line += "print(json.dumps(provenance.environment('03_evaluate', 'a CPU')))"
+    command = [sys.executable, "-c", line]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    record = json.loads(ran.stdout)
+    assert record["device"] == "a CPU"
+    assert {"03_evaluate", "metrics", "provenance"} <= set(record["code"])
+    assert not {"miniature", "miniature/hub", "figures"} & set(record["code"])
+    assert record["code"] == provenance.code_of(record["code"])
 
 
-def test_changed_data_or_base_weights_make_a_cell_stale(tmp_path):
-    for name in ("base", "data"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("one")
-    cell = {"base_model": str(tmp_path / "base"), "instruction_data": "data"}
-    given = (cell, {"hub_root": str(tmp_path)})
-    seen = [changes.data_of(*given)]
-    for name in ("base", "data"):
-        (tmp_path / name / "file").write_text("two")
-        changes.content_of.cache_clear()
-        seen.append(changes.data_of(*given))
-    assert set(seen[0]) == {"base", "data"}
-    changed = [{k for k in new if new[k] != seen[0][k]} for new in seen[1:]]
-    assert changed == [{"base"}, {"base", "data"}]
+def test_changed_data_make_the_cells_that_read_them_stale(tmp_path):
+    folders = [tmp_path / name for name in ("base", "data", "google/xquad")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("one")
+    settings = {"hub_root": str(tmp_path), "tasks": ["xquad"]}
+    cells = {
+        "adapter": Cell(str(tmp_path / "base"), "data", 8, 4),
+        "base model": Cell(str(tmp_path / "base"), "", 0, 4),
+    }
+
+    def digests() -> dict:
+        provenance.content_of.cache_clear()
+        return {
+            (name, notebook): staleness.data_of(notebook, cell, settings)
+            for name, cell in cells.items()
+            for notebook in status.STAGES
+        }
+
+    train, evaluate = (("adapter", notebook) for notebook in status.STAGES)
+    base = ("base model", "03_evaluate")
+    before, stale = digests(), []
+    for folder in folders:
+        (folder / "file").write_text("two")
+        after = digests()
+        stale.append({key for key in after if after[key] != before[key]})
+        before = after
+    assert stale[0] >= {train, evaluate, base}
+    assert stale[1] == {train, evaluate}
+    assert stale[2] == {evaluate, base}
+
+
+def test_the_miniature_is_known_by_what_it_holds(monkeypatch, tmp_path):
+    """Another world is other data, whatever code made it."""
+    cell = cells_of("miniature")["miniature-llama_bactrian-x-mini_r8_4bit"]
+    before = staleness.data_of("02_train", cell, {})
+    assert set(before) == {"llama", "bactrian-x-mini"}
+    shutil.copytree(staleness.hub() / "bactrian-x-mini", tmp_path / "bactrian-x-mini")
+    monkeypatch.setattr(staleness, "hub", lambda: tmp_path)
+    assert staleness.data_of("02_train", cell, {}) == before
+    (tmp_path / "bactrian-x-mini" / "sw" / "train.jsonl").write_text("")
+    provenance.content_of.cache_clear()
+    assert staleness.data_of("02_train", cell, {}) != before
 
 
 def executed(file: Path, seconds: float | None, age: float = 0) -> None:
@@ -184,12 +222,29 @@ def test_status_of_a_whole_grid_gives_no_time_left(tmp_path):
     assert "left" not in text
 
 
+def test_status_names_what_other_code_made(tmp_path):
+    every = cells_of("miniature")
+    cells = {name: cell for name, cell in list(every.items())[:3] if cell.is_base}
+    code = provenance.code_of(["03_evaluate", "metrics"])
+    records = [{"code": code}, {"code": code | {"metrics": "another"}}, {}]
+    for name, record in zip(cells, records, strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluate.json").write_text(json.dumps(record))
+    rows = status.table(cells, tmp_path)
+    assert rows["code"].tolist() == ["", "metrics", "unknown"]
+    _, other, _ = cells
+    assert status.by_other_code(rows) == [f"{other}/evaluate.json"]
+    text = status.report(rows)
+    assert "done (other code: metrics)" in text
+    assert "made by other code: 1" in text
+
+
 def test_sizes_are_those_of_the_models():
-    llama = estimate.shape_of("llama-2-7b")
+    llama = forecast.shape_of("llama-2-7b")
     assert llama.linear + 2 * llama.head == pytest.approx(6.738e9, rel=1e-3)
-    mistral = estimate.shape_of("mistral-7b")
+    mistral = forecast.shape_of("mistral-7b")
     assert mistral.linear + 2 * mistral.head == pytest.approx(7.242e9, rel=1e-3)
-    assert estimate.shape_of("miniature-llama").adapter(8) == 104448  # 02 counted
+    assert forecast.shape_of("miniature-llama").adapter(8) == 104448  # 02 counted
 
 
 def test_a_7b_model_fits_a_t4_at_four_bits_only():
@@ -197,9 +252,11 @@ def test_a_7b_model_fits_a_t4_at_four_bits_only():
     table = estimate.table(cells, settings, ["t4", "a100"], price=2.0)
     assert table.loc["a100", "too large"] == 0
     name = "llama-2-7b_bactrian-x-22_r8_{}bit"
-    device = estimate.DEVICES["t4"]
-    of = {bits: cells[name.format(bits)] for bits in (4, 8, 16)}
-    need = {bits: estimate.memory(of[bits], settings, device) for bits in of}
+    device = forecast.DEVICES["t4"]
+    need = {
+        bits: estimate.memory(cells[name.format(bits)], settings, device)
+        for bits in (4, 8, 16)
+    }
     assert need[4] < need[8] < need[16]
     assert need[4] < device.memory < need[16]
     dollars, hours = table.loc["a100", ["dollars", "hours"]]
@@ -208,11 +265,11 @@ def test_a_7b_model_fits_a_t4_at_four_bits_only():
 
 def test_twice_the_rows_take_twice_the_time():
     cell = cells_of("paper")["mistral-7b_multialpaca_r64_4bit"]
-    device = estimate.DEVICES["a100"]
+    device = forecast.DEVICES["a100"]
     start = estimate.train_seconds(cell, {"max_steps": 1}, device)
     some = [
-        estimate.train_seconds(cell, settings_of("paper") | {"limit": limit}, device)
-        for limit in (1000, 2000)
+        estimate.train_seconds(cell, settings_of("paper") | grid.limits(rows), device)
+        for rows in (1000, 2000)
     ]
     assert some[1] - start == pytest.approx(2 * (some[0] - start), rel=0.1)
 
@@ -222,9 +279,11 @@ MEASURED = pd.read_csv(ROOT / "benchmarks" / "grid_cells.csv")
 
 def test_the_estimate_is_within_a_quarter_of_every_measured_cell():
     cells, settings = cells_of("miniature"), settings_of("miniature")
-    of = {"train": estimate.train_seconds, "evaluate": estimate.evaluate_seconds}
-    cpu = estimate.DEVICES["cpu"]
-    seconds = [of[r.stage](cells[r.cell], settings, cpu) for r in MEASURED.itertuples()]
+    take = {"train": estimate.train_seconds, "evaluate": estimate.evaluate_seconds}
+    cpu = forecast.DEVICES["cpu"]
+    seconds = [
+        take[r.stage](cells[r.cell], settings, cpu) for r in MEASURED.itertuples()
+    ]
     assert set(MEASURED["cell"]) == set(cells)
     ratio = pd.Series(seconds) / MEASURED["seconds"]
     assert ratio.between(0.75, 1.25).all()
@@ -235,6 +294,6 @@ def test_what_is_asked_of_a_scheduler_leaves_room():
     cells, settings = cells_of("paper"), settings_of("paper")
     cell = cells["llama-2-7b_multialpaca_r8_4bit"]
     asked = estimate.request("train", cell, settings, "a100")
-    seconds = estimate.train_seconds(cell, settings, estimate.DEVICES["a100"])
+    seconds = estimate.train_seconds(cell, settings, forecast.DEVICES["a100"])
     assert asked["runtime"] * 60 == pytest.approx(2 * seconds, rel=0.01)
     assert 14_000 < asked["mem_mb"] < 20_000

@@ -96,9 +96,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     file = tmp_path / "file"
     file.write_text("old")
 
-    with pytest.raises(OSError, match="disk full"), files.atomic(file) as draft:
-        draft.write_text("half")
-        raise OSError("disk full")
+    def fail():
+        with files.atomic(file) as draft:
+            draft.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

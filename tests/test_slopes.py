@@ -7,6 +7,7 @@ from scipy import stats
 
 from maple_utils.claims import contrasts, slopes
 from maple_utils.languages import resource_level
+from maple_utils.params import CELL
 from tests import simulated_claims as simulated
 
 FEW = simulated.FEW
@@ -14,7 +15,7 @@ GRID = simulated.runs(ranks=(4, 8, 16), bits=(4,))
 
 
 def estimate(table: pd.DataFrame, axis: str = "rank") -> contrasts.Estimate:
-    """Return the slope difference of the primary_scores scores."""
+    """Return the slope difference of the scores that count."""
     return slopes.slope_difference(
         contrasts.primary_scores(table), axis, resource_level
     )
@@ -59,21 +60,21 @@ def test_one_task_and_still_runs_give_the_variance_of_welch() -> None:
     assert min(low.sum(), (~low).sum()) - 1 <= found.df <= len(slope) - 2
 
 
-def test_luck_that_a_run_gives_one_level_widens_the_interval() -> None:
+def test_variance_between_runs_in_one_level_widens_the_interval() -> None:
     calm = estimate(simulated.table(np.random.default_rng(3), GRID, FEW))
     rough = estimate(simulated.table(np.random.default_rng(3), GRID, FEW, run_level=5))
     assert rough.high - rough.low > 2 * (calm.high - calm.low)
 
 
 def predictions(table: pd.DataFrame, rng: np.random.Generator, n: int) -> pd.DataFrame:
-    """Return n scored examples behind each row; all runs share an example's luck."""
+    """Return n scored examples behind each row; all runs share an example's ease."""
     rows = table.loc[table.index.repeat(n)].reset_index(drop=True)
     rows["example"] = np.tile(np.arange(n), len(table)).astype(str)
     ease = pd.Series(rng.normal(0, 0.3, n), index=np.arange(n).astype(str))
     value = rows["value"] + rows["example"].map(ease) + rng.normal(0, 0.1, len(rows))
     for metric in ("accuracy", "f1"):
         rows[metric] = value.where(rows["metric"] == metric)
-    keys = [*contrasts.RUN, *contrasts.WHERE, "scoring", "example", "accuracy", "f1"]
+    keys = [*CELL, *contrasts.WHERE, "scoring", "example", "accuracy", "f1"]
     return rows[keys]
 
 
@@ -105,13 +106,13 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     rng = np.random.default_rng(5)
     table = simulated.table(rng, GRID.iloc[:1], {"xcopa": "en sw"})
     rows = predictions(table, rng, 40)
-    paired = contrasts.changes(contrasts.primary_scores(table), rows)
+    paired = contrasts.score_changes(contrasts.primary_scores(table), rows)
     english = rows[rows["language"] == "en"]
-    base = english["instruction_data"].isna()
+    base = english["rank"] == 0
     values = english.loc[~base, "accuracy"].to_numpy()
     difference = 100 * (values - english.loc[base, "accuracy"].to_numpy())
     expected = difference.std(ddof=1) / np.sqrt(40)
     row = paired[paired["language"] == "en"].iloc[0]
     assert row["change_stderr"] == pytest.approx(expected)
-    unpaired = contrasts.changes(contrasts.primary_scores(table)).iloc[0]
+    unpaired = contrasts.score_changes(contrasts.primary_scores(table)).iloc[0]
     assert unpaired["change_stderr"] == pytest.approx(1.5 * np.sqrt(2))

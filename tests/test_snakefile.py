@@ -27,10 +27,10 @@ TINY = {
     "rank": [2, 4],
     "bits": [16],
     "seed": [0],
-    **{"limit": 4, "heldout": 1, "max_steps": 2, "languages": ["en", "sw"]},
-    **{"tasks": ["xcopa"], "shots": 0},
+    **{"train_limit": 4, "test_limit": 4, "heldout": 1, "max_steps": 2},
+    **{"languages": ["en", "sw"], "tasks": ["xcopa"], "shots": 0},
 }
-RECIPE = {"recipe": "bactrian-x", "languages": ["en", "sw"], "limit": 12}
+RECIPE = {"recipe": "bactrian-x", "languages": ["en", "sw"], "seed_limit": 12}
 BASE = "miniature-llama_16bit"
 TWO, FOUR = (f"miniature-llama_mine_r{rank}_16bit" for rank in (2, 4))
 DONE = [f"runs/{cell}/evaluate.json" for cell in (BASE, TWO, FOUR)]
@@ -78,15 +78,18 @@ def snakemake(
     )
 
 
-def planned(folder: Path, config: str = "grid=tiny") -> set[str]:
+def planned(
+    folder: Path, config: str = "grid=tiny", forced: list[str] | None = None
+) -> set[str]:
     """Return what would run: the executed notebook that each job would write."""
-    ran = snakemake(folder, "--dry-run", "--", *DONE, config=config)
+    force = [] if forced is None else ["-R", *forced]
+    ran = snakemake(folder, "--dry-run", *force, "--", *DONE, config=config)
     assert ran.returncode == 0, ran.stderr
     said = re.findall(r"papermill notebooks/\S+ runs/(\S+)", ran.stdout + ran.stderr)
     return set(said)
 
 
-def wait_for(condition, seconds: int = 120) -> None:
+def wait_for(condition, seconds: int = 300) -> None:
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited in vain"
@@ -201,16 +204,59 @@ def test_a_changed_setting_reruns_the_cells_it_touches(place, change, reruns):
         write_grid(place, {})
 
 
-def test_a_paragraph_or_a_fresh_checkout_reruns_nothing_and_code_does(place):
-    notebook = place / "notebooks" / "03_evaluate.ipynb"
-    text = notebook.read_text()
+def test_a_fresh_checkout_reruns_nothing(place):
     for file in (place / "params" / "cells").iterdir():
         file.touch()
-    notebook.write_text(text.replace("## Who is evaluated", "## Who"))
     assert planned(place) == set()
-    notebook.write_text(text.replace("float(np.mean(", "float(np.median("))
-    assert planned(place) == EVERY_EVALUATE
-    notebook.write_text(text)
+
+
+def python(folder: Path, *module: str) -> list[str]:
+    """Run a module of the workspace's package and return the lines that it prints."""
+    run = [sys.executable, "-m", *module]
+    ran = subprocess.run(
+        run,
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout.splitlines()
+
+
+def by_other_code(folder: Path) -> list[str]:
+    return " ".join(python(folder, "maple_utils.grid", "other-code", "tiny")).split()
+
+
+def test_other_code_reruns_nothing_until_it_is_asked_to(place):
+    """One cell is made by a notebook that is then changed back."""
+    notebook = place / "notebooks" / "03_evaluate.ipynb"
+    before = notebook.read_text()
+    changed = json.loads(before)
+    paragraph = next(c for c in changed["cells"] if c["cell_type"] == "markdown")
+    paragraph["source"] = ["Anew.\n"]
+    notebook.write_text(json.dumps(changed))
+    assert by_other_code(place) == []
+    changed["cells"][-1] |= {"cell_type": "code", "source": ["X = 1"], "outputs": []}
+    changed["cells"][-1] |= {"execution_count": None}
+    notebook.write_text(json.dumps(changed))
+    assert planned(place) == set()
+    assert by_other_code(place) == DONE
+    again = snakemake(place, "-R", DONE[1], "--", *DONE)
+    assert again.returncode == 0, again.stderr
+
+    notebook.write_text(before)
+    assert planned(place) == set()
+    assert by_other_code(place) == [DONE[1]]
+    told = python(place, "maple_utils.grid", "status", "tiny")
+    (line,) = (line for line in told if "other code: 03_evaluate" in line)
+    assert line.startswith(TWO)
+    assert told[-1].endswith("-R $(python -m maple_utils.grid other-code tiny)")
+    assert planned(place, forced=[DONE[1]]) == {f"{TWO}/03_evaluate.ipynb"}
+    rerun = snakemake(place, "-R", *by_other_code(place), "--", *DONE)
+    assert rerun.returncode == 0, rerun.stderr
+    assert by_other_code(place) == []
+    assert planned(place, forced=[]) == set()  # the option without any name
 
 
 @pytest.fixture

@@ -15,28 +15,23 @@ from traceback import format_exception
 import pandas as pd
 import pytest
 
-from maple_utils import miniature
+from maple_utils import miniature, params
 from maple_utils.errors import ParameterError
-from maple_utils.synthesis import bactrian_x, filters, multialpaca, seeds, teachers
-from maple_utils.synthesis.asking import (
-    Budget,
-    Request,
-    Session,
-    ask_all,
-    estimate,
-)
-from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.similarity import near_duplicates
+from maple_utils.synthesis import filters, multialpaca, opening, seeds, teachers
+from maple_utils.synthesis.bactrian_x import BactrianX
+from maple_utils.synthesis.filters import Thresholds, near_duplicates
+from maple_utils.synthesis.multialpaca import MultiAlpaca, Rounds
+from maple_utils.synthesis.recipes import Job, estimate, forecast
+from maple_utils.synthesis.requests import Budget, Cache, Request, Session, ask_all
 from maple_utils.words import rouge_l_f
 from tests.loopback import completion, serve
 
 REQUESTS = [Request("en", f"question {number}") for number in range(24)]
 
 
-def session(folder, **settings) -> Session:
-    settings = {"first_wait": 0.01, "progress": False} | settings
-    return Session(Cache(folder / "answers.sqlite"), **settings)
+def session(folder, **changes) -> Session:
+    changes = {"first_wait": 0.01, "progress": False} | changes
+    return Session(Cache(folder / "answers.sqlite"), **changes)
 
 
 def fault(prompt: str, attempt: int) -> tuple[int, str]:
@@ -94,7 +89,7 @@ KILLED = """
 import sys, time
 from maple_utils.synthesis import teachers
 from tests.test_synthesis import REQUESTS, session
-from maple_utils.synthesis.asking import ask_all
+from maple_utils.synthesis.requests import ask_all
 from pathlib import Path
 
 def slow(prompts):
@@ -245,14 +240,12 @@ def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
     assert both.dollars == pytest.approx(each * (1000 + 1000) + each * (500 + 100))
 
 
-def test_a_price_below_nothing_is_refused():
-    with pytest.raises(ParameterError, match="price_out: got -1"):
-        teachers.Price(1, -1)
-
-
-def test_a_budget_of_nothing_is_refused():
-    with pytest.raises(ParameterError, match="budget_dollars: got 0"):
-        Budget(dollars=0)
+@pytest.mark.parametrize(
+    ("name", "value"), [("price_out", -1.0), ("budget_dollars", 0.0)]
+)
+def test_a_price_below_nothing_and_a_budget_of_nothing_are_refused(name, value):
+    with pytest.raises(ParameterError, match=f"{name}: got {value:.0f}"):
+        params.convert(name, value)
 
 
 def test_every_reason_is_found():
@@ -275,7 +268,7 @@ def test_every_reason_is_found():
         "input repeats instruction": {"input": "Name the capital city of Kenya!"},
     }
     rows = pd.DataFrame([fine | change for change in changes.values()])
-    assert filters.reasons(rows, Settings()).tolist() == list(changes)
+    assert filters.reasons(rows, Thresholds()).tolist() == list(changes)
     table = filters.report(rows.assign(reason=list(changes)))
     assert table.loc["en"].to_dict() == {name or "kept": 1 for name in changes}
 
@@ -292,29 +285,28 @@ def test_near_duplicates_are_those_of_comparing_all_pairs():
         expected.append(alike)
         kept += [] if alike else [text]
     found = near_duplicates(candidates, pool, 0.7)
-    assert [text is not None for text in found] == expected
+    assert found == expected
     assert 20 < sum(expected) < 300
 
 
-def miniature_teacher() -> teachers.Plain:
-    return teachers.Plain("miniature", miniature.Teacher().answer)
+FREE = teachers.FREE
 
 
-def miniature_translator() -> teachers.Translator:
-    return teachers.plain_translator("miniature", miniature.Translator().translate)
+def job(start, languages, teacher, translator, mine: Session) -> Job:
+    """Give a recipe its work; "miniature" stands for the world as its own teacher."""
+    if teacher == "miniature":
+        teacher = opening.open_teacher("miniature", FREE)
+    if translator == "miniature":
+        translator = opening.open_translator("miniature", FREE)
+    return Job(start, languages, teacher, translator, mine)
 
 
 def test_bactrian_x_leaves_code_out_and_keeps_ids_parallel(tmp_path):
     code = {"id": "c", "instruction": "Write a Python function.", "input": ""}
     start = seeds.checked([*miniature.seeds()[:30], code])
-    made = bactrian_x.make(
-        seeds.without_code(start),
-        ["en", "sw", "ta"],
-        miniature_teacher(),
-        miniature_translator(),
-        session(tmp_path),
-        Settings(),
-    )
+    marked = BactrianX().mark(start)
+    languages, mine = ["en", "sw", "ta"], session(tmp_path)
+    made = BactrianX().make(job(marked, languages, "miniature", "miniature", mine))
     assert not made.missing
     assert "c" not in set(made.rows["id"])
     assert made.rows.groupby("language")["id"].agg(frozenset).nunique() == 1
@@ -338,14 +330,10 @@ def test_a_translation_that_failed_is_asked_about_by_nobody(tmp_path):
         {"id": "empty", "instruction": "Sum it up.", "input": "A long text."},
         {"id": "cut", "instruction": "Go on."},
     ]
-    made = bactrian_x.make(
-        seeds.checked(rows),
-        ["sw"],
-        teachers.Plain("t", teach),
-        teachers.plain_translator("tr", translate),
-        session(tmp_path),
-        Settings(),
-    )
+    teacher = teachers.Plain("t", teach)
+    translator = teachers.plain_translator("tr", translate)
+    start, mine = seeds.checked(rows), session(tmp_path)
+    made = BactrianX().make(job(start, ["sw"], teacher, translator, mine))
     assert prompts == ["Fupisha."]
     reasons = made.rows.set_index("id")["reason"].to_dict()
     failed = "translation failed"
@@ -364,15 +352,10 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
                 raise teachers.Retry("time-out")
             return miniature.Teacher().answer(prompts)
 
-        return multialpaca.make(
-            start,
-            ["en"],
-            teachers.Plain("t", teach, batch_size=1),
-            miniature_translator(),
-            session(tmp_path / folder, tries=1, concurrency=1),
-            Settings(),
-            multialpaca.Rounds(rounds=3, prompts_first=4, prompts=3),
-        )
+        teacher = teachers.Plain("t", teach, batch_size=1)
+        mine = session(tmp_path / folder, tries=1, concurrency=1)
+        recipe = MultiAlpaca(rounds=Rounds(rounds=3, prompts_first=4, prompts=3))
+        return recipe.make(job(start, ["en"], teacher, "miniature", mine))
 
     (tmp_path / "one").mkdir()
     broken = run("one", fails=True)
@@ -386,21 +369,37 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
     pd.testing.assert_frame_equal(whole.rows, mended.rows)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [BactrianX(), MultiAlpaca(rounds=Rounds(rounds=3, prompts=60))],
+    ids=["bactrian-x", "multialpaca"],
+)
+def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
+    recipe, tmp_path, monkeypatch
+):
+    """In seconds of the processor, which a busy machine does not stretch."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    start = seeds.choose(recipe.mark(seeds.checked(miniature.seeds())), 400, seed=0)
+    languages, mine = ["en", "es", "sw", "zh"], session(tmp_path)
+    work = job(start, languages, "miniature", "miniature", mine)
+    minutes = forecast(recipe, work)["minutes"].sum()
+    before = time.process_time()
+    made = recipe.make(work)
+    taken = (time.process_time() - before) / 60
+    assert len(made.kept) > 500
+    assert taken / 2 < minutes < 2 * taken
+
+
 def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
     def french(prompts):
         return ["Je ne parle que le français, quelle que soit la question."] * len(
             prompts
         )
 
+    start = seeds.checked(miniature.seeds()[:40])
+    teacher, mine = teachers.Plain("french", french), session(tmp_path)
     with pytest.raises(ParameterError, match="answers in another language"):
-        bactrian_x.make(
-            seeds.checked(miniature.seeds()[:40]),
-            ["sw"],
-            teachers.Plain("french", french),
-            miniature_translator(),
-            session(tmp_path),
-            Settings(),
-        )
+        BactrianX().make(job(start, ["sw"], teacher, "miniature", mine))
 
 
 def test_multialpaca_parses_items_and_says_what_is_wrong_with_them():

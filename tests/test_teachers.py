@@ -20,11 +20,11 @@ from transformers import (
 
 from maple_utils import models
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis import multialpaca, seeds
-from maple_utils.synthesis.asking import Budget, Request, Session, ask_all
-from maple_utils.synthesis.cache import Cache
-from maple_utils.synthesis.filters import Settings
+from maple_utils.synthesis import seeds
 from maple_utils.synthesis.local import Local, Nllb
+from maple_utils.synthesis.multialpaca import MultiAlpaca, Rounds
+from maple_utils.synthesis.recipes import Job
+from maple_utils.synthesis.requests import Cache, Request, Session, ask_all
 from maple_utils.synthesis.teachers import (
     Endpoint,
     Plain,
@@ -163,15 +163,15 @@ def test_multialpaca_asks_in_rounds_and_keeps_nothing_twice(tmp_path):
         seen.extend(prompts)
         return numbered(prompts)
 
-    made = multialpaca.make(
+    job = Job(
         seeds.checked(rows),
         ["en"],
         Plain("numbered", teach),
         plain_translator("none", lambda texts, source, target: texts),
-        Session(Cache(tmp_path / "answers.sqlite"), Budget(), progress=False),
-        Settings(),
-        multialpaca.Rounds(rounds=3, prompts_first=2, prompts=4),
+        Session(Cache(tmp_path / "answers.sqlite"), progress=False),
     )
+    recipe = MultiAlpaca(rounds=Rounds(rounds=3, prompts_first=2, prompts=4))
+    made = recipe.make(job)
     assert not made.missing
     assert len(seen) == len(set(seen)) == 2 + 4 + 4
     assert len(made.rows) == 2 * len(seen)

@@ -1,18 +1,28 @@
 """Plans that fit the device, checkpoints to be trusted, what the libraries do."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import sentencepiece
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+)
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import forecast, models, training
+from maple_utils import forecast, instructions, models, training
 from maple_utils.errors import ParameterError
 from maple_utils.training import Machine, checkpoints, meters
 
@@ -32,7 +42,8 @@ def asked(**changes) -> SimpleNamespace:
         "packing": True,
         "report_to": "none",
         **dict.fromkeys(
-            ("dtype", "attention", "optimizer", "gradient_checkpointing"), "auto"
+            ("dtype", "attn_implementation", "optimizer", "gradient_checkpointing"),
+            "auto",
         ),
     }
     return SimpleNamespace(**usual | changes)
@@ -40,20 +51,21 @@ def asked(**changes) -> SimpleNamespace:
 
 def test_each_device_gets_what_it_can_do():
     t4, a100 = (training.plan(asked(), found) for found in (T4, A100))
-    assert (t4.dtype, t4.attention, t4.max_length) == (torch.float16, "sdpa", 512)
+    assert (t4.dtype, t4.attn_implementation) == (torch.float16, "sdpa")
+    assert t4.max_length == 512
     assert (a100.dtype, a100.max_length) == (torch.bfloat16, 1024)
     assert a100.micro_batch > t4.micro_batch
     assert t4.gradient_checkpointing and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
     flash = Machine(1, 79e9, bfloat16=True, flash=True)
-    assert training.plan(asked(), flash).attention == "flash_attention_2"
+    assert training.plan(asked(), flash).attn_implementation == "flash_attention_2"
     laptop = training.plan(asked(base_model="miniature-llama"), LAPTOP)
     assert (laptop.dtype, laptop.optimizer) == (torch.float32, "adamw_torch")
     assert not laptop.gradient_checkpointing
 
 
 def test_every_choice_can_be_overridden():
-    own = {"dtype": "float32", "attention": "eager", "optimizer": "adamw_torch"}
-    own |= {"max_length": 256, "micro_batch": 3}
+    own = {"dtype": "float32", "attn_implementation": "eager"}
+    own |= {"optimizer": "adamw_torch", "max_length": 256, "micro_batch": 3}
     plan = training.plan(asked(gradient_checkpointing="never", **own), A100)
     found = {name: getattr(plan, name) for name in own}
     assert found == own | {"dtype": torch.float32}
@@ -151,7 +163,7 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_run_killed_after_its_last_step_trains_no_step_more(steps, tmp_path):
-    """Three steps are an epoch; two end within one, where transformers would go on."""
+    """Three steps are an epoch; two end within one, where a step would be added."""
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": steps}
     ended = trainer_of(tmp_path, **often)
     ended.train()
@@ -166,7 +178,7 @@ def test_other_parameters_or_data_find_no_checkpoint(tmp_path):
     def folder(data="a", found=A100, processes=1, **changes):
         run = asked(**changes)
         plan = training.plan(run, found)
-        return checkpoints.folder_of(tmp_path, run, plan, data, processes)
+        return checkpoints.folder_of(tmp_path, vars(run), vars(plan), data, processes)
 
     assert folder() == folder(micro_batch=4)
     others = [folder(rank=8), folder(data="b"), folder(bits=8)]
@@ -269,7 +281,71 @@ def test_a_tokenizer_that_pads_with_its_end_token_is_mended_or_refused():
         training.pad_token(tokenizer)
 
 
-def test_all_widths_begin_with_almost_the_same_loss(tmp_path):
+@pytest.fixture(scope="session", params=["tiny", "llama-2", "mistral-v0.1"])
+def sentencepiece_model(request, tmp_path_factory) -> Path:
+    """Return a tokenizer.model: a tiny one made here, then real ones where present."""
+    if request.param != "tiny":
+        usual = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"
+        folder = Path(os.environ.get("MAPLE_SHARED_TOKENIZERS", usual))
+        file = folder / f"{request.param}.model"
+        if not file.is_file():
+            pytest.skip(f"no {file} (set MAPLE_SHARED_TOKENIZERS)")
+        return file
+    file = tmp_path_factory.mktemp("sentencepiece") / "tiny.model"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text for row in ROWS for text in row]),
+        model_prefix=str(file.with_suffix("")),
+        model_type="bpe",
+        vocab_size=320,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    return file
+
+
+def test_a_tokenizer_that_has_only_a_tokenizer_model_loads(
+    sentencepiece_model, tmp_path
+):
+    """As in Llama's first repositories: no tokenizer.json to read it from."""
+    shutil.copy(sentencepiece_model, tmp_path / "tokenizer.model")
+    about = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    LlamaConfig().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    for text in ("Count to nine, they say.", "Habari za dunia: 世界"):
+        ids = tokenizer(text)["input_ids"]
+        assert ids == [plain.bos_id(), *plain.encode(text)]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert training.pad_token(tokenizer) == "<unk>"
+
+
+# A CPU with bf16 units, as bitsandbytes sees it.
+BF16_UNITS = """
+import ctypes
+load = ctypes.cdll.LoadLibrary
+def load_with_bf16(name):
+    library = load(name)
+    library.has_avx512bf16_cpu = lambda: True
+    return library
+ctypes.cdll.LoadLibrary = load_with_bf16
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "red"),
+    [("import bitsandbytes", True), ("import maple_utils.training", False)],
+)
+def test_no_kernel_is_asked_of_the_hub(command, red):
+    code = f"{BF16_UNITS}\n{command}\nimport bitsandbytes.nn as nn\nimport peft\n"
+    code += "print(nn.Linear4bit(8, 8).support_avx512bf16_for_cpu)"
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "True"  # bitsandbytes did take this for such a CPU
+    assert ("Failed to load CPU gemm_4bit_forward" in ran.stderr) is red
+
+
+def test_all_widths_start_with_almost_the_same_loss(tmp_path):
     losses = {}
     for bits in (4, 8, 16):
         trainer = trainer_of(tmp_path, bits=bits)
@@ -373,7 +449,7 @@ def test_the_meter_counts_what_was_read(tmp_path):
     assert 0 < cost["seconds"] < 60
 
 
-def test_a_run_that_goes_on_has_the_counts_of_the_whole(tmp_path):
+def test_a_resumed_run_has_the_counts_of_the_whole(tmp_path):
     """Also one that was killed after its last step: there is none left to count."""
     costs = []
     last = tmp_path / "checkpoint-3"
@@ -385,12 +461,48 @@ def test_a_run_that_goes_on_has_the_counts_of_the_whole(tmp_path):
         costs.append(meter.cost(flops_per_token=1.0, dtype=torch.float32))
     assert costs[1]["tokens"] == costs[0]["tokens"]
     assert costs[1]["seconds"] == costs[0]["seconds"]
-    (last / "meter.json").unlink()
-    trainer = trainer_of(tmp_path, max_steps=3)
-    meter = meters.Meter(trainer)
-    trainer.train(resume_from_checkpoint=str(last))
-    unknown = meter.cost(flops_per_token=1.0, dtype=torch.float32)
-    assert unknown == {"seconds": 0.0, "tokens": 0}
+
+
+def test_held_out_rows_are_scored_between_steps_and_change_nothing(tmp_path):
+    """Their numbers are in the log, and the loss is logged where it was due as well."""
+    rows = [("en", *ROWS[0]), ("sw", *ROWS[1]), ("sw", *ROWS[2])]
+    columns = ("language", "instruction", "output")
+    heldout = [dict(zip(columns, row, strict=True), input="") for row in rows]
+    steps = {"max_steps": 4, "logging_steps": 2, "eval_steps": 2}
+    alone, watched = (trainer_of(tmp_path, **steps) for _ in range(2))
+    looks = meters.HeldOut(watched, Dataset.from_list(heldout))
+    watched.add_callback(looks)
+    for trainer in (alone, watched):
+        trainer.train()
+    keys = ("step", "loss", "num_tokens", "entropy", "mean_token_accuracy")
+    lines = [
+        [[e[key] for key in keys] for e in trainer.state.log_history if "loss" in e]
+        for trainer in (alone, watched)
+    ]
+    assert [step for step, *_ in lines[0]] == [2, 4]
+    assert lines[0] == lines[1]
+    _, seen = meters.curves(watched.state.log_history)
+    assert seen["step"].tolist() == [2, 2, 4, 4]
+    last = seen[seen["step"] == 4].set_index("language")["bits per byte"]
+    assert last.to_dict() == pytest.approx(looks.bits_per_byte().to_dict())
+
+
+def test_bits_per_byte_are_those_of_the_models_own_loss(tmp_path):
+    """The line break before the response is scored with it, as lm-eval does."""
+    trainer = trainer_of(tmp_path)
+    instruction, said = "Sema mbili.", "Mbili, ndiyo."
+    row = {"language": "sw", "instruction": instruction, "input": "", "output": said}
+    heldout = Dataset.from_list([row])
+    found = meters.heldout_bits(trainer.model, trainer.processing_class, heldout)
+    prompt = instructions.prompt_text(instruction)
+    texts = [prompt.rstrip(), prompt + said]
+    start, whole = trainer.processing_class(texts)["input_ids"]
+    with torch.no_grad():
+        logits = trainer.model.eval()(torch.tensor([whole])).logits[0].log_softmax(-1)
+    targets = torch.tensor(whole[len(start) :])
+    nats = -logits[len(start) - 1 : -1].gather(1, targets[:, None]).sum().item()
+    assert found["nats"].tolist() == pytest.approx([nats], rel=1e-4)
+    assert found[["language", "bytes"]].values.tolist() == [["sw", 13]]
 
 
 def test_curves_come_from_the_trainers_log():

@@ -5,6 +5,7 @@ observation. Every interval here says which of these it treats as drawn at rando
 Changes, slopes and gaps are in points (of 100).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maple_utils.params import CELL
 from maple_utils.results import MAIN_METRICS, main_metrics
 
-RUN = ["base_model", "instruction_data", "rank", "bits", "seed"]
 WHERE = ["task", "language"]
 _MEASURE = ["scoring", "metric", "value", "stderr", "n"]
+_TEXT = ["base_model", "instruction_data", *WHERE]
 
 
 class NotTestable(Exception):  # noqa: N818  (an answer, not a failure)
@@ -45,43 +47,30 @@ def student(value: float, variance: float, df: float, **details: object) -> Esti
     return Estimate(value, value - reach, value + reach, float(p), df, details)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values, in the order given; no p-value gives none."""
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def primary_scores(scores: pd.DataFrame, prefer: str = "likelihood") -> pd.DataFrame:
+def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run, task and language: the score that the claims are about.
 
-    Each task keeps the one scoring and metric that most runs have; of equals,
-    `prefer` wins, then accuracy before F1 before ROUGE-L. Likelihood is the default
-    because it does not count learning the answer format as learning the task. Rows
-    without a value are dropped; instruction_data is "" for a base model.
+    Each task keeps the one scoring and metric that most runs have; of equals, the
+    likelihood wins, because it does not count learning the answer format as learning
+    the task, then accuracy before F1 before ROUGE-L. Rows without a value are dropped.
     """
-    table = scores.reindex(columns=RUN + WHERE + _MEASURE)
+    table = all_scores.reindex(columns=CELL + WHERE + _MEASURE)
     table = main_metrics(table).dropna(subset="value")
-    table = table.astype({"rank": "Float64"}).astype({"rank": float, "value": float})
-    table["instruction_data"] = table["instruction_data"].fillna("")
-    table = table.astype(dict.fromkeys(["base_model", "instruction_data", *WHERE], str))
-    sizes = table.groupby(["task", "scoring", "metric"], as_index=False).size()
-    sizes["other"] = sizes["scoring"] != prefer
+    table = table.astype({"rank": "int64", "value": float} | dict.fromkeys(_TEXT, str))
+    choice = ["task", "scoring", "metric"]
+    sizes = table.groupby(choice, as_index=False).size()
+    sizes["other"] = sizes["scoring"] != "likelihood"
     sizes = sizes.sort_values(
         ["size", "other", "metric"], ascending=[False, True, True], kind="stable"
     )
-    chosen = sizes.drop_duplicates("task")[["task", "scoring", "metric"]]
-    table = table.merge(chosen, on=["task", "scoring", "metric"])
-    return table.drop_duplicates(RUN + WHERE).reset_index(drop=True)
+    table = table.merge(sizes.drop_duplicates("task")[choice], on=choice)
+    return table.drop_duplicates(CELL + WHERE).reset_index(drop=True)
 
 
-def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of base models and the rows of finetuned ones."""
-    base = table["instruction_data"] == ""
-    return table[base], table[~base]
+    base = scores["rank"] == 0
+    return scores[base], scores[~base]
 
 
 def without_holes(wide: pd.DataFrame) -> pd.DataFrame:
@@ -99,54 +88,54 @@ def without_holes(wide: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
-def changes(
-    table: pd.DataFrame, predictions: pd.DataFrame | None = None
+def score_changes(
+    scores: pd.DataFrame, predictions: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return each finetuned row with its base model's score at the same bits.
 
     Args:
-        table: what `primary_scores` returns.
+        scores: what `primary_scores` returns.
         predictions: the tidy predictions; where given, the standard error is that of
             the paired differences, else of two independent samples (wider).
 
     Returns:
-        The finetuned rows that have a base row, plus base_value (fraction), change and
-        change_stderr (points). A standard error is never below one example in n.
+        The finetuned rows that have a base row, plus cell (a number for each finetuned
+        run), base_value (fraction), change and change_stderr (points). A standard error
+        is never below one example in n.
     """
-    base, tuned = split(table)
+    base, tuned = split(scores)
     keys = ["base_model", "bits", *WHERE]
     base = base.groupby(keys, as_index=False).agg(
         base_value=("value", "mean"), base_stderr=("stderr", "mean")
     )
     joined = tuned.merge(base, on=keys)
+    joined["cell"] = joined.groupby(CELL).ngroup()
     joined["change"] = 100 * (joined["value"] - joined["base_value"])
-    error = 100 * np.hypot(joined["stderr"], joined["base_stderr"])
+    error = 100 * np.hypot(joined["stderr"], joined.pop("base_stderr"))
     if predictions is not None and len(predictions):
-        paired = joined[RUN + WHERE].merge(
-            _paired_errors(table, predictions), on=RUN + WHERE, how="left"
+        paired = joined[CELL + WHERE].merge(
+            _paired_errors(scores, predictions), on=CELL + WHERE, how="left"
         )
         error = paired["paired"].fillna(error)
     joined["change_stderr"] = np.maximum(error, 100 / joined["n"].astype(float))
-    return joined.drop(columns="base_stderr")
+    return joined
 
 
-def _paired_errors(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    base, tuned = split(examples(table, predictions))
+def _paired_errors(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    base, tuned = split(examples(scores, predictions))
     keys = ["base_model", "bits", *WHERE, "example"]
     base = base.groupby(keys, as_index=False)["value"].mean()
     both = tuned.merge(base, on=keys, suffixes=("", "_base"))
     both["paired"] = 100 * (both["value"] - both["value_base"])
-    return both.groupby(RUN + WHERE, as_index=False)["paired"].sem()
+    return both.groupby(CELL + WHERE, as_index=False)["paired"].sem()
 
 
-def examples(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per example behind `table`'s rows: its keys and its value."""
-    rows = predictions.astype({"rank": "Float64"}).astype({"rank": float})
-    rows["instruction_data"] = rows["instruction_data"].fillna("").astype(str)
-    metrics = [metric for metric in MAIN_METRICS if metric in rows]
-    keys = [*RUN, *WHERE, "scoring", "example"]
-    rows = rows.melt(keys, metrics, var_name="metric").dropna(subset="value")
-    return rows.merge(table[[*RUN, *WHERE, "scoring", "metric"]])
+def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per example behind `scores`: its keys and its value."""
+    metrics = [metric for metric in MAIN_METRICS if metric in predictions]
+    keys = [*CELL, *WHERE, "scoring", "example"]
+    rows = predictions.melt(keys, metrics, var_name="metric").dropna(subset="value")
+    return rows.merge(scores[[*CELL, *WHERE, "scoring", "metric"]])
 
 
 def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
@@ -181,21 +170,53 @@ def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
     return student(y.mean(), variance, min(code.max() for code in codes))
 
 
-def factor_difference(table: pd.DataFrame) -> Estimate:
+def intervals(
+    table: pd.DataFrame, keys: list[str], column: str, *clusters: str, errors: str = ""
+) -> pd.DataFrame:
+    """Return the mean of a column, with its 95 % interval, per group of `keys`.
+
+    Args:
+        table: a row per score.
+        keys: columns to group by.
+        column: what is averaged.
+        clusters: columns of what is drawn at random together: see `clustered_mean`.
+        errors: a column of standard errors; with it the interval also holds what other
+            examples would change, as if all runs shared theirs and tasks did not.
+
+    Returns:
+        The keys, mean, low and high (missing without `errors` where all is one
+        cluster), languages and tasks (how many) and n (rows).
+    """
+    rows = []
+    for names, part in table.groupby(keys):
+        mean, reach = part[column].mean(), np.nan
+        with suppress(NotTestable):
+            found = clustered_mean(part[column], *(part[name] for name in clusters))
+            reach = found.high - found.value
+        if errors:
+            by_task = part.groupby("task")[errors].sum() / len(part)
+            reach = np.hypot(np.nan_to_num(reach), 1.96 * np.sqrt((by_task**2).sum()))
+        counts = part["language"].nunique(), part["task"].nunique(), len(part)
+        rows.append((*names, mean, mean - reach, mean + reach, *counts))
+    columns = [*keys, "mean", "low", "high", "languages", "tasks", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def factor_difference(scores: pd.DataFrame) -> Estimate:
     """Return how much more of the variance the base model explains than the data.
 
     Finetuned runs are matched by rank, bits and seed over every pairing of base model
     and data. Per (task, language) the variance component of a factor is the mean
-    product of its effects in two different runs, so that a run's luck adds nothing
-    on average (an omega squared, not an eta squared). The shares are of all the
+    product of its effects in two different runs, so that run-to-run variance adds
+    nothing on average (an omega squared, not an eta squared). The shares are of all the
     variance between runs. The error is a jackknife over matched runs plus one over
-    languages; a bootstrap would pair a run with itself and bring its luck back in.
+    languages; a bootstrap would pair a run with itself and bring that variance back.
 
     Returns:
         The difference of shares (-1 to 1); details hold the two shares, `base` and
         `data`, the `wins` (fraction of (task, language) where base is ahead) and `n`.
     """
-    tuned = split(table)[1]
+    tuned = split(scores)[1]
     cells = tuned.pivot(
         index=["rank", "bits", "seed"],
         columns=["base_model", "instruction_data", *WHERE],

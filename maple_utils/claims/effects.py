@@ -1,6 +1,6 @@
 """What finetuning changes, taken apart: tables beyond the paper, for figures.
 
-All of them start from the tidy scores and return tidy tables; changes are in points.
+All of them start from scores and return tidy tables; changes are in points.
 """
 
 from collections.abc import Mapping
@@ -9,87 +9,67 @@ import pandas as pd
 from scipy import stats
 
 from maple_utils.claims.contrasts import (
-    RUN,
     WHERE,
-    NotTestable,
-    changes,
-    clustered_mean,
+    intervals,
     primary_scores,
+    score_changes,
     split,
 )
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
+from maple_utils.params import CELL
 
-_SETTING = [name for name in RUN if name != "seed"]
 
-
-def format_and_task(scores: pd.DataFrame) -> pd.DataFrame:
+def format_and_task(all_scores: pd.DataFrame) -> pd.DataFrame:
     """Split the change by generation into learning the task and learning its format.
 
     Likelihood ranks the options, so no answer can be unparsable: its change is the
     task's. What generation gains beyond it is the format's (ours).
 
+    Args:
+        all_scores: the tidy scores, choices scored both ways.
+
     Returns:
         Per finetuned run, task and language scored both ways: total (change by
-        generation), task_change (by likelihood) and format_change (the rest).
+        generation), task_change (by likelihood), format_change (the rest) and cell.
     """
-    accuracy = scores[scores["metric"] == "accuracy"]
-    ways = {
-        way: changes(primary_scores(accuracy[accuracy["scoring"] == way]))
-        for way in ("generate", "likelihood")
-    }
-    keys = RUN + WHERE
-    table = ways["generate"][[*keys, "change"]].merge(
-        ways["likelihood"][[*keys, "change"]], on=keys, suffixes=("", "_task")
+    accuracy = all_scores[all_scores["metric"] == "accuracy"]
+    generated, ranked = (
+        score_changes(primary_scores(accuracy[accuracy["scoring"] == scoring]))
+        for scoring in ("generate", "likelihood")
+    )
+    keys = CELL + WHERE
+    table = generated[[*keys, "cell", "change"]].merge(
+        ranked[[*keys, "change"]], on=keys, suffixes=("", "_task")
     )
     table = table.rename(columns={"change": "total", "change_task": "task_change"})
     return table.assign(format_change=table["total"] - table["task_change"])
 
 
-def mean_changes(
-    scores: pd.DataFrame, labels: pd.DataFrame | pd.Series | Mapping[str, str]
-) -> pd.DataFrame:
+def mean_changes(scores: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Return the mean change from the base model per group of languages.
 
     Args:
-        scores: the tidy scores, with base rows.
-        labels: the group of each language code (see `language_groups`), or a table
-            with the columns instruction_data, language and group.
+        scores: what `primary_scores` returns.
+        groups: what `language_groups` or `seen_groups` returns.
 
     Returns:
-        Columns group, change, low, high (95 %, by language and run; empty where one
-        observation has no interval), languages and n.
+        What `intervals` does by language and run, per group.
     """
-    table = changes(primary_scores(scores))
-    if isinstance(labels, pd.DataFrame):
-        table = table.merge(labels, on=["instruction_data", "language"])
-    else:
-        table["group"] = table["language"].map(labels)
-    table["cell"] = table.groupby(RUN).ngroup()
-    columns = ["group", "change", "low", "high", "languages", "n"]
-    rows = [
-        (name, *_interval(group), group["language"].nunique(), len(group))
-        for name, group in table.groupby("group")
+    table = score_changes(scores).merge(groups)
+    return intervals(table, ["group"], "change", "language", "cell")
+
+
+def language_groups(by: str) -> pd.DataFrame:
+    """Return each language with its "script", "family" or resource "level" as group."""
+    groups = [
+        resource_level(code) if by == "level" else getattr(language, by)
+        for code, language in LANGUAGES.items()
     ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _interval(group: pd.DataFrame) -> tuple[float, float, float]:
-    try:
-        found = clustered_mean(group["change"], group["language"], group["cell"])
-    except NotTestable:
-        return group["change"].mean(), float("nan"), float("nan")
-    return found.value, found.low, found.high
-
-
-def language_groups(by: str) -> dict[str, str]:
-    """Return each language's "script", "family" or resource "level"."""
-    if by == "level":
-        return {code: resource_level(code) for code in LANGUAGES}
-    return {code: getattr(language, by) for code, language in LANGUAGES.items()}
+    return pd.DataFrame({"language": list(LANGUAGES), "group": groups})
 
 
 def seen_groups(seen: Mapping[str, list[str]]) -> pd.DataFrame:
-    """Return for `mean_changes` which languages each instruction dataset holds.
+    """Return per instruction dataset and language the group "seen" or "unseen".
 
     Args:
         seen: language codes per name of instruction data. Chinese in either script is
@@ -104,20 +84,6 @@ def seen_groups(seen: Mapping[str, list[str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["instruction_data", "language", "group"])
 
 
-def tokens_against_gain(scores: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean change per base model and language beside its tokens per word.
-
-    Args:
-        scores: the tidy scores, with base rows.
-        tokens: columns base_model, language, tokens_per_word.
-    """
-    keys = ["base_model", "language"]
-    gains = (
-        changes(primary_scores(scores)).groupby(keys, as_index=False)["change"].mean()
-    )
-    return gains.merge(tokens[[*keys, "tokens_per_word"]], on=keys)
-
-
 def pareto(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Return each finetuned run's mean score and cost, and whether it is unbeaten.
 
@@ -126,17 +92,16 @@ def pareto(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     much and costs less.
 
     Args:
-        scores: the tidy scores.
-        costs: columns base_model, instruction_data, rank, bits, seed and cost.
+        scores: what `primary_scores` returns.
+        costs: the columns of CELL and cost.
 
     Returns:
         The run columns, score, cost, frontier; sorted by cost.
     """
-    tuned = split(primary_scores(scores))[1]
-    wide = tuned.pivot(index=RUN, columns=WHERE, values="value").dropna(axis=1)
-    means = (100 * wide.mean(axis=1)).rename("score").reset_index()
-    costs = costs.astype({"rank": float})[[*RUN, "cost"]]
-    table = means.merge(costs, on=RUN).sort_values("cost", ignore_index=True)
+    wide = split(scores)[1].pivot(index=CELL, columns=WHERE, values="value")
+    means = 100 * wide.dropna(axis=1).mean(axis=1).rename("score")
+    table = means.reset_index().merge(costs[[*CELL, "cost"]], on=CELL)
+    table = table.sort_values("cost", ignore_index=True)
     score, cost = table["score"].to_numpy(), table["cost"].to_numpy()
     cheaper, better = cost <= cost[:, None], score >= score[:, None]
     strictly = (cost < cost[:, None]) | (score > score[:, None])
@@ -150,15 +115,16 @@ def seed_sensitivity(scores: pd.DataFrame) -> pd.DataFrame:
         Columns base_model, instruction_data, rank, bits, task, language, seeds, mean,
         sd and spread (largest less smallest), in percent and points.
     """
-    tuned = split(primary_scores(scores))[1].assign(value=lambda t: 100 * t["value"])
-    table = tuned.groupby(_SETTING + WHERE, as_index=False)["value"].agg(
+    setting = [name for name in CELL if name != "seed"]
+    tuned = split(scores)[1].assign(value=lambda t: 100 * t["value"])
+    table = tuned.groupby(setting + WHERE, as_index=False)["value"].agg(
         seeds="size", mean="mean", sd="std", largest="max", smallest="min"
     )
     table["spread"] = table.pop("largest") - table.pop("smallest")
     return table[table["seeds"] > 1].reset_index(drop=True)
 
 
-def tokens_and_gain(main: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+def tokens_and_gain(scores: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """Return per base model and language tokens_per_word and the mean change (points).
 
     `spearman` and `p` are the rank correlation of the two over a base model's
@@ -166,7 +132,7 @@ def tokens_and_gain(main: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["base_model", "language"]
     tokens = training.groupby(keys, as_index=False)["tokens_per_word"].mean().dropna()
-    means = changes(main).groupby(keys, as_index=False)["change"].mean()
+    means = score_changes(scores).groupby(keys, as_index=False)["change"].mean()
     table = means.merge(tokens, on=keys)
     table = table[table.groupby("base_model")["language"].transform("size") >= 3]
     for base, part in table.groupby("base_model"):

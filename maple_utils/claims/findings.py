@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims.contrasts import (
-    RUN,
     WHERE,
     Estimate,
     NotTestable,
     clustered_mean,
     factor_difference,
-    holm,
     split,
     student,
 )
 from maple_utils.claims.slopes import bootstrap_examples, slope_difference
+from maple_utils.params import CELL
 
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 NEAR = 5.0  # points below GPT-4 that still count as near it (ours)
 
 
@@ -32,8 +32,8 @@ NEAR = 5.0  # points below GPT-4 that still count as near it (ours)
 class Evidence:
     """What the claims are judged on; see `claims.gather`."""
 
-    table: pd.DataFrame
-    changes: pd.DataFrame
+    scores: pd.DataFrame  # what `primary_scores` returns
+    changes: pd.DataFrame  # what `score_changes` returns
     reference: pd.DataFrame
     level: Callable[[str], str]
     predictions: pd.DataFrame | None = None
@@ -52,22 +52,22 @@ class Finding:
     bootstrap: tuple[float, float] = (np.nan, np.nan)
 
 
-def _slope(evidence: Evidence, axis: str, steps: str) -> Finding:
-    estimate = slope_difference(evidence.table, axis, evidence.level)
+def _slope(evidence: Evidence, axis: str) -> Finding:
+    estimate = slope_difference(evidence.scores, axis, evidence.level)
     slopes, weights = estimate.details["slopes"], estimate.details["run_weights"]
     high, low = slopes.groupby("low")["slope"].mean()
     others = slopes[slopes["low"] == 0].groupby("task")["slope"].mean()
     lows = slopes[slopes["low"] == 1]
     bootstrap = (np.nan, np.nan)
     if evidence.predictions is not None and len(evidence.predictions):
-        bootstrap = bootstrap_examples(estimate, evidence.table, evidence.predictions)
+        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.predictions)
     return Finding(
         estimate,
         estimate.p,
         share=float((lows["slope"] > lows["task"].map(others)).mean()),
         n=len(slopes) * len(weights),
         holds=estimate.value > 0 and low > 0,
-        why=f"points per doubling of {steps}: {low:+.2f} in low-resource languages, "
+        why=f"points per doubling of {axis}: {low:+.2f} in low-resource languages, "
         f"{high:+.2f} in high-resource ones",
         bootstrap=bootstrap,
     )
@@ -75,35 +75,41 @@ def _slope(evidence: Evidence, axis: str, steps: str) -> Finding:
 
 def rank_helps_low(evidence: Evidence) -> Finding:
     """C1: more rank, more gain in low-resource languages than in high-resource ones."""
-    return _slope(evidence, "rank", "rank")
+    return _slope(evidence, "rank")
 
 
 def bits_help_low(evidence: Evidence) -> Finding:
     """C2: as C1 for bits; two-sided, a negative estimate says fewer bits help more."""
-    return _slope(evidence, "bits", "bits")
+    return _slope(evidence, "bits")
 
 
-def _compared(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.dropna(subset=["change", "change_stderr"])
-    if table.empty:
+def _compared(changes: pd.DataFrame) -> pd.DataFrame:
+    compared = changes.dropna(subset=["change", "change_stderr"])
+    if compared.empty:
         raise NotTestable(
             "no finetuned row with its base model at the same bits, task and language"
         )
-    return table.assign(cell=table.groupby(RUN).ngroup())
+    return compared
 
 
-def gap_to_larger(changed: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Return what `changes` gives, beside the median larger model that did not fail.
+def median_larger(reference: pd.DataFrame) -> pd.DataFrame:
+    """Return the median score of the larger models that did not fail.
 
-    Adds larger (fraction), models (how many there are), gap_before and gap_after
-    (points that the larger model is ahead); rows without a larger model are dropped.
+    Columns task, language, metric, larger (fraction) and models (how many they are).
     """
     usable = reference[reference["larger"].eq(True) & reference["failure"].eq("")]
-    keys = [*WHERE, "metric"]
-    larger = usable.groupby(keys, as_index=False).agg(
+    return usable.groupby([*WHERE, "metric"], as_index=False).agg(
         larger=("value", "median"), models=("value", "size")
     )
-    table = changed.merge(larger, on=keys)
+
+
+def gap_to_larger(changes: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Return what `score_changes` gives, beside the median larger model.
+
+    Adds gap_before and gap_after (points that the larger model is ahead) to the columns
+    of `median_larger`; rows without a larger model are dropped.
+    """
+    table = changes.merge(median_larger(reference), on=[*WHERE, "metric"])
     return table.assign(
         gap_before=100 * (table["larger"] - table["base_value"]),
         gap_after=100 * (table["larger"] - table["value"]),
@@ -112,37 +118,34 @@ def gap_to_larger(changed: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFram
 
 def closes_gap(evidence: Evidence) -> Finding:
     """C3: from behind the median larger model to level with it or ahead."""
-    changed = _compared(evidence.changes)
-    table = gap_to_larger(changed, evidence.reference)
+    table = gap_to_larger(_compared(evidence.changes), evidence.reference)
     if table.empty:
         raise NotTestable("no scores of larger models for these tasks and languages")
     closed = (table["gap_before"] > 0) & (table["gap_after"] <= 0)
     p = stats.norm.sf(table["change"] / table["change_stderr"])
     return _sometimes(
-        _mean(
-            table["change"],
-            table["change_stderr"],
-            table["language"],
-            table["task"],
-            table["cell"],
-        ),
-        holm(np.where(closed, p, 1.0)),
+        _mean(table, "language", "task", "cell"),
+        np.where(closed, p, 1.0),
         f"mean gap {table['gap_before'].mean():.1f} points before, "
         f"{table['gap_after'].mean():.1f} after; closed in",
     )
 
 
-def _mean(points: pd.Series, errors: pd.Series, *clusters: pd.Series) -> Estimate:
-    """Return the clustered mean, or where all is one cluster, that over examples."""
-    if any(cluster.nunique() > 1 for cluster in clusters):
-        return clustered_mean(points, *clusters)
-    n = len(points)
-    return student(float(points.mean()), float((errors**2).sum()) / n**2, np.inf)
+def _mean(table: pd.DataFrame, *clusters: str) -> Estimate:
+    """Return the mean change by clusters, or where all is one cluster, by examples."""
+    if (table[[*clusters]].nunique() > 1).any():
+        return clustered_mean(table["change"], *(table[name] for name in clusters))
+    variance = float((table["change_stderr"] ** 2).sum()) / len(table) ** 2
+    return student(float(table["change"].mean()), variance, np.inf)
 
 
-def _sometimes(estimate: Estimate, adjusted: np.ndarray, why: str) -> Finding:
-    """Return the finding for a claim that says it happens, not that it always does."""
-    holds = adjusted < LEVEL
+def _sometimes(estimate: Estimate, p: np.ndarray, why: str) -> Finding:
+    """Return the finding for a claim that says it happens, not that it always does.
+
+    `p` has a value per comparison, not yet corrected.
+    """
+    adjusted = multipletests(p, method="holm")[1]
+    holds = adjusted < SIGNIFICANCE
     n = len(adjusted)
     return Finding(
         estimate,
@@ -156,18 +159,12 @@ def _sometimes(estimate: Estimate, adjusted: np.ndarray, why: str) -> Finding:
 
 def english_worse(evidence: Evidence) -> Finding:
     """C4: the change in English, per cell and task."""
-    table = _compared(evidence.changes)
-    english = table[table["language"] == "en"]
+    english = _compared(evidence.changes).query("language == 'en'")
     if english.empty:
         raise NotTestable("no English scores before and after finetuning")
     return _sometimes(
-        _mean(
-            english["change"],
-            english["change_stderr"],
-            english["cell"],
-            english["task"],
-        ),
-        holm(stats.norm.cdf(english["change"] / english["change_stderr"])),
+        _mean(english, "cell", "task"),
+        stats.norm.cdf(english["change"] / english["change_stderr"]),
         f"English falls in {(english['change'] < 0).sum()} of {len(english)}; in",
     )
 
@@ -188,15 +185,11 @@ def low_up_high_down(evidence: Evidence) -> Finding:
             "no task with both low- and high-resource languages before and after"
         )
     z = means["change"] / means["change_stderr"]
-    up_and_down = np.maximum(stats.norm.sf(z["low"]), stats.norm.cdf(z["high"]))
-    places = means.index.to_frame(index=False)
-    difference = (means["change"]["low"] - means["change"]["high"]).reset_index(
-        drop=True
-    )
+    points = means["change"].reset_index()
     mean = means["change"].mean()
     return _sometimes(
-        clustered_mean(difference, places["cell"], places["task"]),
-        holm(up_and_down),
+        clustered_mean(points["low"] - points["high"], points["cell"], points["task"]),
+        np.maximum(stats.norm.sf(z["low"]), stats.norm.cdf(z["high"])),
         f"mean change {mean['low']:+.1f} points in low-resource languages, "
         f"{mean['high']:+.1f} in high-resource ones; both at once in",
     )
@@ -204,7 +197,7 @@ def low_up_high_down(evidence: Evidence) -> Finding:
 
 def english_and_size(evidence: Evidence) -> Finding:
     """C6: of base models, English against each other language, large against small."""
-    base = split(evidence.table)[0]
+    base = split(evidence.scores)[0]
     english = base[base["language"] == "en"]
     keys = ["base_model", "bits", "seed", "task"]
     pairs = base[base["language"] != "en"].merge(
@@ -216,13 +209,13 @@ def english_and_size(evidence: Evidence) -> Finding:
     lead = clustered_mean(ahead, pairs["language"], pairs["task"])
     why = f"English ahead of {pairs['language'].nunique()} languages by "
     why += f"{lead.value:.1f} points; larger models "
-    sizes = base.rename(columns={"value": "base_value"}).assign(value=np.nan)
-    sizes = gap_to_larger(sizes, evidence.reference)
+    sizes = base.merge(median_larger(evidence.reference), on=[*WHERE, "metric"])
     p, holds = lead.p, lead.value > 0
     if sizes.empty:
         why += "not compared: no scores of theirs for these tasks"
     else:
-        size = clustered_mean(sizes["gap_before"], sizes["language"], sizes["task"])
+        gap = 100 * (sizes["larger"] - sizes["value"])
+        size = clustered_mean(gap, sizes["language"], sizes["task"])
         why += f"ahead by {size.value:.1f} points ({size.low:.1f} to {size.high:.1f})"
         p, holds = max(p, size.p), holds and size.value > 0
     share = float((ahead > 0).mean())
@@ -231,7 +224,7 @@ def english_and_size(evidence: Evidence) -> Finding:
 
 def base_over_data(evidence: Evidence) -> Finding:
     """C7: the share of variance that goes with the base model, less the data's."""
-    estimate = factor_difference(evidence.table)
+    estimate = factor_difference(evidence.scores)
     shares = estimate.details
     return Finding(
         estimate,
@@ -246,9 +239,9 @@ def base_over_data(evidence: Evidence) -> Finding:
 
 def mistral_strong(evidence: Evidence) -> Finding:
     """C8: Mistral against Llama-2 before finetuning, and any Mistral against GPT-4."""
-    name = evidence.table["base_model"].str.lower()
+    name = evidence.scores["base_model"].str.lower()
     family = name.str.extract("(mistral|llama)", expand=False)
-    table = evidence.table.assign(family=family)
+    table = evidence.scores.assign(family=family)
     base = split(table)[0].pivot_table("value", ["bits", *WHERE], "family").dropna()
     if base.empty or base.shape[1] < 2:
         raise NotTestable("no task scored by both a Mistral and a Llama base model")
@@ -264,7 +257,7 @@ def mistral_strong(evidence: Evidence) -> Finding:
         why += "not compared: no scores of its for these tasks"
     else:
         gap = 100 * (both["value_gpt4"] - both["value"])
-        best = gap.groupby([both[name] for name in [*RUN, "task"]], dropna=False).mean()
+        best = gap.groupby([both[name] for name in [*CELL, "task"]]).mean()
         best = best.groupby("task").min()
         near = best[best <= NEAR].index
         why += f"within {NEAR:.0f} points on {', '.join(near) or 'no task'}"

@@ -12,7 +12,6 @@ import pandas as pd
 import statsmodels.formula.api as smf
 
 from maple_utils.claims.contrasts import (
-    RUN,
     WHERE,
     Estimate,
     NotTestable,
@@ -21,10 +20,11 @@ from maple_utils.claims.contrasts import (
     student,
     without_holes,
 )
+from maple_utils.params import CELL
 
 
 def slope_difference(
-    table: pd.DataFrame, axis: str, level: Callable[[str], str]
+    scores: pd.DataFrame, axis: str, level: Callable[[str], str]
 ) -> Estimate:
     """Return how much more points per doubling of `axis` low-resource languages gain.
 
@@ -43,12 +43,12 @@ def slope_difference(
     there are few languages). The variance has two parts. Languages: the
     bias-reduced clustered variance CR2 with the degrees of freedom of Bell and
     McCaffrey (2002); where every language has every task, that is the variance of
-    Welch's test. Runs: all scores of a run share its luck, so the variance of the same
-    contrast between runs is added, less the part that the languages hold already
-    (never below zero).
+    Welch's test. Runs: all scores of a run share what is its own, so the variance
+    of the same contrast between runs is added, less the part that the languages hold
+    already (never below zero).
 
     Args:
-        table: what `primary_scores` returns; base rows are ignored, "mid" languages too.
+        scores: of `primary_scores`; base rows and "mid" languages are ignored.
         axis: "rank" or "bits".
         level: gives "low", "mid" or "high" for a language code.
 
@@ -59,24 +59,24 @@ def slope_difference(
     Raises:
         NotTestable: if the runs or languages do not suffice, with the reason.
     """
-    runs, scores = _grid(split(table)[1], axis, level)
+    runs, points = _grid(split(scores)[1], axis, level)
     strata = _strata(runs, axis)
     x = _centre(np.log2(runs[axis].to_numpy(float)), strata)
     if not x.any():
         raise NotTestable(f"no two finetuned runs with the same tests differ in {axis}")
     per_run = x / (x @ x)
-    slopes = scores.columns.to_frame(index=False)
+    slopes = points.columns.to_frame(index=False)
     slopes["low"] = (slopes["language"].map(level) == "low").astype(float)
-    slopes["slope"] = per_run @ scores.to_numpy()
+    slopes["slope"] = per_run @ points.to_numpy()
     weigh, pull, languages_df = _language_weights(slopes)
     value = float(weigh @ slopes["slope"])
     languages = float(((pull @ slopes["slope"]) ** 2).sum())
     runs_df = len(runs) - strata.max() - 2
     if runs_df < 1:
         raise NotTestable(
-            f"{len(runs)} runs leave nothing to tell a trend from a run's luck"
+            f"{len(runs)} runs leave nothing to tell a trend from run-to-run variance"
         )
-    residuals = _centre(scores.to_numpy(), strata) - np.outer(x, slopes["slope"])
+    residuals = _centre(points.to_numpy(), strata) - np.outer(x, slopes["slope"])
     scale = runs_df * (x @ x)
     total = float(((residuals @ weigh) ** 2).sum()) / scale
     held = float(((pull @ residuals.T) ** 2).sum()) / scale
@@ -91,14 +91,18 @@ def slope_difference(
         variance,
         df,
         slopes=slopes,
-        weights=pd.Series(weigh, index=scores.columns),
+        weights=pd.Series(weigh, index=points.columns),
         run_weights=pd.Series(per_run, index=pd.MultiIndex.from_frame(runs)),
     )
 
 
+def _shared(axis: str) -> list[str]:
+    """Return what runs have in common that are compared along an axis."""
+    return [name for name in CELL if name not in (axis, "seed")]
+
+
 def _strata(runs: pd.DataFrame, axis: str) -> np.ndarray:
-    shared = [name for name in RUN if name not in (axis, "seed")]
-    return runs.groupby(shared, sort=False).ngroup().to_numpy()
+    return runs.groupby(_shared(axis), sort=False).ngroup().to_numpy()
 
 
 def _centre(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
@@ -113,17 +117,16 @@ def _grid(
     """Return the runs, and their scores in points, without holes."""
     levels = tuned["language"].map(level)
     tuned = tuned[levels.isin(["low", "high"])]
-    several = tuned.groupby([name for name in RUN if name not in (axis, "seed")])[
-        axis
-    ].transform("nunique")
-    tuned = tuned[several > 1]
+    several = tuned.groupby(_shared(axis))[axis].transform("nunique") > 1
+    tuned = tuned[several]
     if tuned.empty:
         raise NotTestable(f"no two finetuned runs differ in {axis} alone")
-    scores = 100 * without_holes(tuned.pivot(index=RUN, columns=WHERE, values="value"))
-    where = scores.columns.to_frame(index=False)
+    wide = tuned.pivot(index=CELL, columns=WHERE, values="value")
+    points = 100 * without_holes(wide)
+    where = points.columns.to_frame(index=False)
     where["level"] = where["language"].map(level)
     both = where.groupby("task")["level"].transform("nunique") == 2
-    where, scores = where[both], scores.loc[:, both.to_numpy()]
+    where, points = where[both], points.loc[:, both.to_numpy()]
     counts = where.groupby("level")["language"].nunique()
     for name in ("low", "high"):
         if counts.get(name, 0) < 2:
@@ -131,7 +134,7 @@ def _grid(
                 f"needs two {name}-resource languages in tasks that have both levels, "
                 f"found {counts.get(name, 0)}"
             )
-    return scores.index.to_frame(index=False), scores
+    return points.index.to_frame(index=False), points
 
 
 def _language_weights(slopes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
@@ -177,7 +180,7 @@ def _language_ratio(slopes: pd.DataFrame) -> float:
 
 def bootstrap_examples(
     estimate: Estimate,
-    table: pd.DataFrame,
+    scores: pd.DataFrame,
     predictions: pd.DataFrame,
     draws: int = 2000,
     seed: int = 0,
@@ -189,14 +192,14 @@ def bootstrap_examples(
     interval is for these runs and languages: it holds no error of either.
 
     Args:
-        estimate: what `slope_difference` returned for `table`.
-        table: what `primary_scores` returns.
+        estimate: what `slope_difference` returned for `scores`.
+        scores: what `primary_scores` returns.
         predictions: the tidy predictions; an example that a run lacks is left out.
         draws: number of bootstrap samples.
         seed: of the random draws.
     """
     weights = estimate.details["run_weights"].rename("run_weight").reset_index()
-    rows = examples(table, predictions).merge(weights, on=RUN)
+    rows = examples(scores, predictions).merge(weights, on=CELL)
     rows["pull"] = 100 * rows["value"] * rows["run_weight"]
     rows = rows.groupby([*WHERE, "example"])["pull"].agg(["sum", "size"])
     slopes = rows.loc[rows["size"] == len(weights), "sum"]

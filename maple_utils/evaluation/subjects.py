@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils import files, instructions, metrics, models, results, tasks
+from maple_utils import (
+    files,
+    instructions,
+    metrics,
+    models,
+    provenance,
+    results,
+    tasks,
+)
 from maple_utils.errors import ParameterError
 from maple_utils.evaluation.answers import Options, evaluate
 from maple_utils.params import Cell, output_folder, workspace
@@ -263,7 +271,7 @@ def finish(
     }
     whole = {
         **record,
-        **models.environment(),
+        **provenance.environment("03_evaluate", models.device_name()),
         "subject": {**subject.cell.asdict(), "adapter": str(subject.adapter or "")},
         "words": words,
         "mean_shots": float(predictions["shots"].mean()),

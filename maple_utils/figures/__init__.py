@@ -1,6 +1,6 @@
 """Figures of tidy tables: each a function that returns a figure and the table beneath.
 
-    figure, table = score_by_rank(main)
+    figure, table = score_by_rank(scores)
     save(figure, folder, "score_by_rank", table)
 
 They take what `claims.contrasts.primary_scores` returns (one score per run, task and
@@ -14,7 +14,7 @@ from maple_utils.figures.answers import (
     score_against_cost,
     verdicts,
 )
-from maple_utils.figures.changes import (
+from maple_utils.figures.deltas import (
     before_to_after,
     change_by_group,
     change_by_language,

@@ -4,10 +4,10 @@ Widths are those of an ACL page. Colours are from palettes that colour-blind rea
 tell apart; markers and dashes say the same in grey.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,11 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maple_utils import files
-from maple_utils.claims.contrasts import NotTestable, clustered_mean
 from maple_utils.languages import LANGUAGES, check_languages, resource_level
 
-ONE_COLUMN, TWO_COLUMNS, PAGE = 3.03, 6.3, 9.0  # inches
-SALT = "maple"  # makes the ids within an SVG the same each time
+ONE_COLUMN, TWO_COLUMNS = 3.03, 6.3  # inches
 STYLE = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper", font_scale=0.75),
@@ -43,7 +41,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 250,
     "svg.fonttype": "none",
-    "svg.hashsalt": SALT,
+    "svg.hashsalt": "maple",  # makes the ids within an SVG the same each time
 }
 LEVELS = {  # colour, marker, dash
     "low": ("#D55E00", "o", "-"),
@@ -52,17 +50,21 @@ LEVELS = {  # colour, marker, dash
 }
 KINDS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # any other few groups
 MARKERS = "osD^vPX"
-TASKS = {
+ZERO: dict[str, Any] = {"color": "0.3", "lw": 0.8}  # the line of no change
+GAINED = "change from finetuning (points)"
+NAMES = {  # of tasks, base models and instruction data, as their authors write them
     "belebele": "Belebele",
     "indicqa": "IndicQA",
+    "mlqa": "MLQA",
     "pawsx": "PAWS-X",
     "tydiqa": "TyDiQA",
+    "xcopa": "XCOPA",
     "xlsum": "XLSum",
+    "xnli": "XNLI",
     "xquad": "XQuAD",
     "xstorycloze": "XStoryCloze",
-}
-BASES = {"llama-2-7b": "Llama-2-7B", "mistral-7b": "Mistral-7B"}
-DATA = {
+    "llama-2-7b": "Llama-2-7B",
+    "mistral-7b": "Mistral-7B",
     "bactrian-x-22": "Bactrian-X-22",
     "bactrian-x-mini": "Bactrian-X-mini",
     "multialpaca": "MultiAlpaca",
@@ -77,9 +79,9 @@ class NotDrawable(Exception):  # noqa: N818  (an answer, not a failure)
     """These runs cannot make the figure; the message says what is missing."""
 
 
-def task_name(task: str) -> str:
-    """Return a task's name as its authors write it."""
-    return TASKS.get(task, task.upper())
+def name_of(short: str) -> str:
+    """Return the name of a task, base model or dataset as its authors write it."""
+    return NAMES.get(short, short)
 
 
 def language_name(code: str) -> str:
@@ -87,17 +89,11 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name
 
 
-def base_name(base_model: str) -> str:
-    """Return a base model's name as its authors write it."""
-    return BASES.get(base_model, base_model)
-
-
 def cell_label(run: pd.Series) -> str:
     """Return a run in words: `Mistral-7B, MultiAlpaca, rank 32, 4 bits`."""
-    words = [base_name(run["base_model"])]
-    if run["instruction_data"]:
-        data = run["instruction_data"]
-        words += [DATA.get(data, data), f"rank {run['rank']:.0f}"]
+    words = [name_of(run["base_model"])]
+    if run["rank"]:
+        words += [name_of(run["instruction_data"]), f"rank {run['rank']}"]
     words.append(f"{run['bits']} bits")
     return ", ".join(words + ([f"seed {run['seed']}"] if run["seed"] else []))
 
@@ -127,7 +123,9 @@ def drawing(make: Callable[..., Drawn]) -> Callable[..., Drawn]:
     return styled
 
 
-def grid(rows: int, columns: int, height: float, width: float = 0, **kwargs) -> tuple:
+def grid(
+    rows: int, columns: int, height: float, width: float = 0, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes as an array; sizes in inches.
 
     Without a width it is as wide as one column of the page, or two if panels stand
@@ -138,23 +136,50 @@ def grid(rows: int, columns: int, height: float, width: float = 0, **kwargs) -> 
     return plt.subplots(rows, columns, squeeze=False, **settings)
 
 
-def interval(
-    part: pd.DataFrame, column: str, *clusters: str, errors: str = ""
-) -> dict[str, float]:
-    """Return mean, low and high (95 %) of a column, by one or two clusterings.
+def panels(
+    table: pd.DataFrame, height: float, *more_keys: str, ylabel: str = "", **kwargs: Any
+) -> tuple[Figure, Iterator[tuple[Axes, pd.DataFrame]]]:
+    """Return a figure, and its axes with the rows that belong there, to draw in turn.
 
-    With a column of standard `errors` the interval also holds what other examples
-    would change, as if all runs shared theirs and tasks did not. Without it, and with
-    one cluster of everything, low and high are missing.
+    A panel stands for a base model (and a value of each of `more_keys`) and has its
+    name. After the last one the legend of all is put below them.
     """
-    mean, reach = part[column].mean(), np.nan
-    with suppress(NotTestable):
-        found = clustered_mean(part[column], *(part[name] for name in clusters))
-        reach = found.high - found.value
-    if errors:
-        by_task = part.groupby("task")[errors].sum() / len(part)
-        reach = np.hypot(np.nan_to_num(reach), 1.96 * np.sqrt((by_task**2).sum()))
-    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+    parts = [part for _, part in table.groupby(["base_model", *more_keys])]
+    figure, axes = grid(1, len(parts), height, sharey=True, **kwargs)
+    axes[0, 0].set_ylabel(ylabel)
+
+    def each() -> Iterator[tuple[Axes, pd.DataFrame]]:
+        for place, part in zip(axes.flat, parts, strict=True):
+            place.set_title(name_of(part["base_model"].iloc[0]))
+            yield place, part
+        named = [place.get_legend_handles_labels() for place in axes.flat]
+        entries = {
+            label: one for pair in named for one, label in zip(*pair, strict=True)
+        }
+        handles, labels = list(entries.values()), list(entries)
+        legend_below(figure, handles, labels, ncols=3, columnspacing=1)
+
+    return figure, each()
+
+
+def legend_below(figure: Figure, *entries: list, **kwargs: Any) -> None:
+    """Add a legend below all axes."""
+    figure.legend(*entries, loc="outside lower center", **kwargs)
+
+
+def levels(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Yield the rows of each resource level, and how that level is drawn."""
+    for level, (color, marker, dash) in LEVELS.items():
+        rows = table[table["resource"] == level]
+        label = f"{level}-resource" if len(rows) else None
+        yield rows, {"color": color, "marker": marker, "ls": dash, "label": label}
+
+
+def label_rows(axes: Axes, labels: Iterable[str], size: float = 6) -> None:
+    """Name the rows of the axes, which lie at 0, 1 and so on from the bottom."""
+    names = list(labels)
+    axes.set_yticks(range(len(names)), names, size=size)
+    axes.set_ylim(-0.7, len(names) - 0.3)
 
 
 def dumbbells(axes: Axes, table: pd.DataFrame, rows: pd.Series, bases: list) -> None:
@@ -167,38 +192,38 @@ def dumbbells(axes: Axes, table: pd.DataFrame, rows: pd.Series, bases: list) -> 
         bases: all base models of the figure, for colours, markers and order.
     """
     for i, base in enumerate(bases):
-        part = table[table["base_model"] == base]
+        part, points = table[table["base_model"] == base], look(i, i)
         y = rows[part.index] + 0.3 * ((len(bases) - 1) / 2 - i)
-        color = KINDS[i % len(KINDS)]
-        style = {"color": color, "marker": MARKERS[i % len(MARKERS)], "ls": ""}
-        axes.hlines(y, part["lowest"], part["highest"], color=color, lw=0.8)
-        axes.plot(part["after"], y, markersize=3, **style)
-        axes.plot(part["before"], y, mfc="none", mew=0.7, **style)
+        axes.hlines(y, part["lowest"], part["highest"], color=points["color"], lw=0.8)
+        axes.plot(part["after"], y, markersize=3, **points)
+        axes.plot(part["before"], y, mfc="none", mew=0.7, **points)
 
 
 def dumbbell_legend(figure: Figure, table: pd.DataFrame, bases: list) -> None:
     """Add the legend of `dumbbells` below all axes."""
     handles = []
     for i, base in enumerate(bases):
-        color = KINDS[i % len(KINDS)]
-        style = {"color": color, "marker": MARKERS[i % len(MARKERS)], "markersize": 3.5}
-        name = base_name(base)
-        handles.append(Line2D([], [], mfc="none", ls="", label=name, **style))
+        points = look(i, i) | {"markersize": 3.5}
+        handles.append(Line2D([], [], mfc="none", label=name_of(base), **points))
         if table.loc[table["base_model"] == base, "after"].notna().any():
-            label = f"{name}, finetuned (mean, range)"
-            handles.append(Line2D([], [], lw=0.8, label=label, **style))
+            label = f"{name_of(base)}, finetuned (mean, range)"
+            handles.append(Line2D([], [], lw=0.8, label=label, **points | {"ls": "-"}))
     wide = figure.get_figwidth() > ONE_COLUMN
-    place = "outside lower center"
-    figure.legend(handles=handles, loc=place, ncols=2 if wide else 1)
+    legend_below(figure, handles=handles, ncols=2 if wide else 1)
 
 
-def level_legend(figure: Figure, axes: Axes) -> None:
-    """Add the legend of the resource levels below all axes."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1)
+def look(color: int, marker: int) -> dict[str, Any]:
+    """Return how points are drawn: the colour and the marker of these numbers."""
+    marks = {
+        "color": KINDS[color % len(KINDS)],
+        "marker": MARKERS[marker % len(MARKERS)],
+    }
+    return marks | {"ls": ""}
 
 
-def bars(axes: Axes, table: pd.DataFrame, at: pd.Series, along: str, **kwargs) -> None:
+def bars(
+    axes: Axes, table: pd.DataFrame, at: pd.Series, along: str, **kwargs: Any
+) -> None:
     """Draw means with their intervals, `along` the "x" or the "y" axis."""
     reach = np.array([table["mean"] - table["low"], table["high"] - table["mean"]])
     reach = np.nan_to_num(np.maximum(reach, 0))
@@ -217,8 +242,8 @@ def is_miniature(scores: pd.DataFrame) -> bool:
 def sign(figure: Figure, scores: pd.DataFrame) -> None:
     """Write "miniature" into the corner of a figure where its scores are."""
     if is_miniature(scores):
-        style = {"size": 6, "style": "italic", "color": "0.35"}
-        figure.suptitle("miniature", x=0.995, ha="right", **style)
+        text: dict[str, Any] = {"size": 6, "style": "italic", "color": "0.35"}
+        figure.suptitle("miniature", x=0.995, ha="right", **text)
 
 
 def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:

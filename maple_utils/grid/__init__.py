@@ -2,10 +2,10 @@
 
 python -m maple_utils.grid write              # params/cells/*.yaml from params/*.yaml
 python -m maple_utils.grid status             # what is done, running, failed, missing
+python -m maple_utils.grid other-code         # results that other code made, to rerun
 python -m maple_utils.grid estimate paper     # hours, memory, disk, dollars beforehand
 """
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,13 @@ import yaml
 
 from maple_utils import files
 from maple_utils.errors import ParameterError
-from maple_utils.params import (
-    CELL,
-    NOTEBOOKS,
-    Cell,
-    check_known,
-    convert,
-)
+from maple_utils.params import CELL, NOTEBOOKS, Cell, check_known, convert
 
 
-def read_grid(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
-    """Read a grid's file: its axes, each a list of values, and its shared settings.
+def read_grid(file: Path) -> tuple[dict[str, Cell], dict[str, Any]]:
+    """Read a grid's file: its cells by name, and the settings that they share.
+
+    Base models come first, with the grid's first seed, which draws their shots.
 
     Raises:
         ParameterError: for an unknown grid or name, a missing axis, a refused value.
@@ -36,68 +32,54 @@ def read_grid(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
         )
     loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     for name in loaded:
-        check_known(name, tuple(PARAMETERS))
-    for axis in AXES:
+        check_known(name)
+    for axis in CELL:
         if not isinstance(loaded.get(axis), list):
             raise ParameterError(
                 f"{axis}: got {loaded.get(axis)!r} in {file.name}; allowed: a list"
             )
-    axes = {axis: [convert(axis, value) for value in loaded[axis]] for axis in AXES}
-    settings = {k: convert(k, v) for k, v in loaded.items() if k not in AXES}
-    return axes, settings
+    axes = {axis: [convert(axis, v, "02_train") for v in loaded[axis]] for axis in CELL}
+    settings = {k: convert(k, v) for k, v in loaded.items() if k not in CELL}
+    adapters = [Cell(*values) for values in product(*axes.values())]
+    bases = [
+        Cell(base_model, "", 0, bits, axes["seed"][0])
+        for base_model, bits in product(axes["base_model"], axes["bits"])
+    ]
+    return {cell.name: cell for cell in (*bases, *adapters)}, settings
 
 
-def cells(axes: dict[str, list]) -> Iterator[Cell]:
-    """Yield the parameters of every cell: base models first, then the adapters.
-
-    A base model has empty instruction data and the grid's first seed, which draws its
-    shots; its rank is without meaning, but a list in its place would be refused.
-    """
-    for base_model, bits in product(axes["base_model"], axes["bits"]):
-        seed = axes["seed"][0]
-        values = (base_model, "", axes["rank"][0], bits, seed)
-        yield dict(zip(AXES, values, strict=True))
-    for values in product(*(axes[axis] for axis in AXES)):
-        yield dict(zip(AXES, values, strict=True))
-
-
-def name_of(cell: Cell) -> str:
-    """Name a cell as its folder, file and label."""
-    return cell_name(**{axis: cell[axis] for axis in AXES})
-
-
-def named(axes: dict[str, list]) -> dict[str, Cell]:
-    """Return all cells by name."""
-    return {name_of(cell): cell for cell in cells(axes)}
-
-
-def pick(grid: dict[str, Cell], wanted: str) -> dict[str, Cell]:
-    """Return the cells whose names stand in `wanted`, separated by commas; "": all.
+def pick(cells: dict[str, Cell], wanted: str) -> dict[str, Cell]:
+    """Return the cells whose names are in `wanted`, separated by commas; "": all.
 
     Raises ParameterError for a name that the grid has not.
     """
     names = [name.strip() for name in str(wanted).split(",") if name.strip()]
     for name in names:
-        if name not in grid:
+        if name not in cells:
             raise ParameterError(
                 f"cells: got {name!r}; allowed: names of cells, such as "
-                f"{next(reversed(grid))}; see python -m maple_utils.grid status"
+                f"{next(reversed(cells))}; see python -m maple_utils.grid status"
             )
-    return {name: grid[name] for name in names} if names else grid
+    return {name: cells[name] for name in names} if names else cells
 
 
 def parameters(notebook: str, cell: Cell, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a cell and its grid's settings a notebook takes: what it is."""
-    given = settings | cell
+    """Return what a notebook takes of a cell and its grid's settings."""
+    given = settings | cell.asdict()
     return {name: given[name] for name in NOTEBOOKS[notebook] if name in given}
+
+
+def limits(rows: int) -> dict[str, int]:
+    """Return the settings for so many rows per language, to train on and to test."""
+    return {name: convert(name, rows) for name in ("train_limit", "test_limit")}
 
 
 def cell_files(folder: Path) -> dict[str, str]:
     """Return what `folder`/cells must hold: file name -> text."""
     return {
-        f"{name}.yaml": yaml.safe_dump(cell, sort_keys=False)
+        f"{name}.yaml": yaml.safe_dump(cell.asdict(), sort_keys=False)
         for grid in sorted(folder.glob("*.yaml"))
-        for name, cell in named(read_grid(grid)[0]).items()
+        for name, cell in read_grid(grid)[0].items()
     }
 
 

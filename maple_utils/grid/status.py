@@ -3,41 +3,53 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from maple_utils.grid import Cell
+from maple_utils.params import Cell
+from maple_utils.provenance import code_of
 
 # notebook -> the file that it writes last
 STAGES = {"02_train": "train.json", "03_evaluate": "evaluate.json"}
-SILENCE = 600  # seconds without a word after which a notebook counts as killed
+SILENCE = 600  # seconds without a sign of life after which a notebook counts as killed
+UNKNOWN = "unknown"
 
 
-def stage(folder: Path, notebook: str) -> tuple[str, float]:
-    """Return the state of a cell's stage, and its seconds (NaN where unknown).
+def stage(folder: Path, notebook: str) -> tuple[str, float, str]:
+    """Return the state of a cell's stage, its seconds (NaN where unknown), its code.
 
     done: the stage's last file is there. failed: its executed notebook was kept as
     NAME.failed.ipynb. running: a notebook without outcome that papermill saved in the
     last ten minutes, and killed: one that it did not. missing: none of these.
+    The code is what of that which made it differs from today's: names of notebooks and
+    modules, "" where none does, UNKNOWN where it is not recorded.
     """
-    executed = folder / f"{notebook}.ipynb"
+    executed, failed = (folder / f"{notebook}{end}.ipynb" for end in ("", ".failed"))
     if (folder / STAGES[notebook]).is_file():
-        return "done", _seconds(executed)
-    if (folder / f"{notebook}.failed.ipynb").is_file():
-        return "failed", _seconds(folder / f"{notebook}.failed.ipynb")
+        made_by = _read(folder / STAGES[notebook]).get("code") or {}
+        other = [name for name, now in code_of(made_by).items() if now != made_by[name]]
+        return "done", _seconds(executed), ", ".join(other) if made_by else UNKNOWN
+    if failed.is_file():
+        return "failed", _seconds(failed), ""
     if executed.is_file():
-        about = executed.stat()
-        state = "running" if time.time() - about.st_mtime < SILENCE else "killed"
-        return state, about.st_mtime - _started(executed)
-    return "missing", float("nan")
+        saved = executed.stat().st_mtime
+        state = "running" if time.time() - saved < SILENCE else "killed"
+        begun = pd.to_datetime(_papermill(executed).get("start_time"), utc=True)
+        spent = pd.Timestamp(saved, unit="s", tz="UTC") - begun
+        return state, spent.total_seconds(), ""
+    return "missing", float("nan"), ""
 
 
-def _papermill(executed: Path) -> dict:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(executed.read_text(encoding="utf-8"))
-        return loaded["metadata"]["papermill"]
-    except (OSError, ValueError, KeyError):  # absent, half written, or by hand
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent, half written, or by hand
         return {}
+
+
+def _papermill(executed: Path) -> dict[str, Any]:
+    return _read(executed).get("metadata", {}).get("papermill", {})
 
 
 def _seconds(executed: Path) -> float:
@@ -45,21 +57,21 @@ def _seconds(executed: Path) -> float:
     return float(_papermill(executed).get("duration") or "nan")
 
 
-def _started(executed: Path) -> float:
-    """Return when a notebook began, in seconds since 1970; NaN where unknown."""
-    begun = _papermill(executed).get("start_time")
-    return pd.Timestamp(begun).timestamp() if begun else float("nan")
-
-
 def table(cells: dict[str, Cell], runs: Path) -> pd.DataFrame:
-    """Return a row per cell and stage: cell, stage, state, seconds."""
+    """Return a row per cell and stage: cell, stage, state, seconds, code."""
     rows = [
         (name, notebook, *stage(runs / name, notebook))
         for name, cell in cells.items()
         for notebook in STAGES
-        if cell["instruction_data"] or notebook != "02_train"
+        if notebook != "02_train" or not cell.is_base
     ]
-    return pd.DataFrame(rows, columns=["cell", "stage", "state", "seconds"])
+    return pd.DataFrame(rows, columns=["cell", "stage", "state", "seconds", "code"])
+
+
+def by_other_code(rows: pd.DataFrame) -> list[str]:
+    """Return the last file, below the runs, of each stage that other code made."""
+    other = rows[~rows["code"].isin(["", UNKNOWN])]
+    return [f"{row.cell}/{STAGES[row.stage]}" for row in other.itertuples()]
 
 
 def eta(rows: pd.DataFrame) -> float:
@@ -76,18 +88,20 @@ def eta(rows: pd.DataFrame) -> float:
 
 def report(rows: pd.DataFrame) -> str:
     """Return the table as text: a line per cell, then counts and the time left."""
-    said = rows["state"] + rows["seconds"].map(lambda s: f" {_clock(s)}".rstrip())
-    lines = rows.assign(said=said).pivot(index="cell", columns="stage", values="said")
+    told = rows["state"] + rows["seconds"].map(lambda s: f" {_clock(s)}".rstrip())
+    told += rows["code"].map(lambda code: f" (other code: {code})" if code else "")
+    lines = rows.assign(told=told).pivot(index="cell", columns="stage", values="told")
     lines = lines.loc[list(dict.fromkeys(rows["cell"]))].fillna("")
-    counts = rows.groupby(["stage", "state"]).size()
-    told = [
-        f"{name}: {', '.join(f'{n} {state}' for state, n in of.droplevel(0).items())}"
-        for name, of in counts.groupby("stage")
-    ]
-    if not (rows["state"] == "done").all():
-        told += [f"time left: {_clock(eta(rows)) or 'known when a cell is done'}"]
     lines.columns.name = lines.index.name = None
-    return "\n".join([lines.to_string(justify="left"), "", *told])
+    end = []
+    for notebook, states in rows.groupby("stage")["state"]:
+        counts = states.value_counts().sort_index()
+        end.append(f"{notebook}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+    if other := len(by_other_code(rows)):
+        end.append(f"made by other code: {other}")
+    if not (rows["state"] == "done").all():
+        end.append(f"time left: {_clock(eta(rows)) or 'known when a cell is done'}")
+    return "\n".join([lines.to_string(justify="left"), "", *end])
 
 
 def _clock(seconds: float) -> str:

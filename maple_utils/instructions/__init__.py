@@ -19,10 +19,12 @@ from datasets import (
     load_dataset,
 )
 from datasets.exceptions import DatasetsError
+from transformers import PreTrainedTokenizerBase
 
 from maple_utils.errors import ParameterError
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import LANGUAGES, check_languages
+from maple_utils.words import tokenize_words
 
 COLUMNS = ("id", "language", "instruction", "input", "output")
 
@@ -165,7 +167,9 @@ def _present(
 
 def _complete(name: str, rows: Dataset, code: str) -> Dataset:
     """Give the rows of one language exactly the COLUMNS, all strings; refuse gaps."""
-    texts = {k for k, of in rows.features.items() if "string" in str(of.dtype)}
+    texts = {
+        name for name, kind in rows.features.items() if "string" in str(kind.dtype)
+    }
     absent = {"instruction", "output"} - texts
     if absent:
         raise ParameterError(
@@ -215,6 +219,35 @@ def _without_empty(rows: Dataset) -> tuple[Dataset, int]:
     return (rows.select(np.flatnonzero(full)) if empty else rows), empty
 
 
+def simplest_row(dataset: Dataset) -> dict[str, str]:
+    """Return the row of the language with the fewest resources that is the shortest."""
+
+    def size(row: dict[str, str]) -> tuple[int, int]:
+        known = LANGUAGES.get(row["language"])
+        return known.joshi if known else 0, len(row["instruction"] + row["input"])
+
+    return min(dataset.to_list(), key=size)
+
+
+def row_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Return each row's language, tokens, words and bytes, of prompt and response.
+
+    Tokens include the end token that training adds. Where words are written without
+    spaces, each character counts as one.
+    """
+    table = dataset.to_pandas()
+    pairs = zip(table["instruction"], table["input"], strict=True)
+    texts = [prompt_text(*pair) for pair in pairs] + table["output"]
+    return pd.DataFrame(
+        {
+            "language": table["language"],
+            "tokens": [len(ids) + 1 for ids in tokenizer(list(texts))["input_ids"]],
+            "words": [len(tokenize_words(text)) for text in texts],
+            "bytes": [len(text.encode()) for text in texts],
+        }
+    )
+
+
 def compare_counts(name: str, dataset: Dataset) -> pd.DataFrame:
     """Compare rows per language with the published ones.
 
@@ -245,8 +278,6 @@ def sample(dataset: Dataset, total: int, alpha: float = 1.0, seed: int = 0) -> D
         raise ParameterError(
             f"total: got {total}; allowed: 1 to {len(dataset)}, the rows at hand"
         )
-    if not 0 <= alpha <= 1:
-        raise ParameterError(f"alpha: got {alpha}; allowed: 0 to 1, e.g. 0.5")
     left, wanted = total, {}
     weights = {code: n**alpha for code, n in counts.items()}
     for code in sorted(counts, key=lambda code: counts[code] / weights[code]):
@@ -281,7 +312,7 @@ def split_heldout(
     rank = np.asarray(
         [hashlib.sha256(f"{seed}:{value}".encode()).hexdigest() for value in ids]
     )
-    heldout = []
+    heldout: list[int] = []
     for code in sorted(set(languages)):
         rows = np.flatnonzero(languages == code)
         if len(rows) <= per_language:

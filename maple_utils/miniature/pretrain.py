@@ -76,11 +76,14 @@ CONFIGS = {
 }
 
 
+Kind = Callable[[random.Random, str], list[Piece]]
+
+
 @dataclass(frozen=True)
 class Stage:
     """What is read: kinds of text by share, tokens per row, rows per step, steps."""
 
-    texts: dict[Callable[[random.Random, str], list[Piece]], float]
+    texts: dict[Kind, float]
     length: int
     rows: int
     steps: int
@@ -95,8 +98,15 @@ FIRST = Stage(
     peak_rate=0.005,
 )
 SECOND = Stage(
-    {exam: 0.50, quiz: 0.10, lists: 0.10, page: 0.15, story: 0.05, atlas: 0.05}
-    | {newspaper: 0.05},
+    {
+        exam: 0.50,
+        quiz: 0.10,
+        lists: 0.10,
+        page: 0.15,
+        story: 0.05,
+        atlas: 0.05,
+        newspaper: 0.05,
+    },
     length=640,
     rows=6,
     steps=700,
@@ -151,7 +161,8 @@ def draw_rows(
     """Yield rows of tokens and their labels, each row in one language."""
     while True:
         language = rng.choices(list(SHARE), list(SHARE.values()))[0]
-        tokens, labels = [], []
+        tokens: list[int] = []
+        labels: list[int] = []
         while len(tokens) < stage.length:
             tokens, labels = [*tokens, 1], [*labels, -100]
             for text, counts in [*draw_text(stage, rng, language), ("</s>", True)]:

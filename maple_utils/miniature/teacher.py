@@ -72,7 +72,11 @@ class Teacher:
 
     def answer(self, prompts: list[str]) -> list[str]:
         """Return a response per prompt; the same prompt has the same response."""
-        return [self._write(p) if ASKED.search(p) else self._solve(p) for p in prompts]
+        return [self._answer(prompt) for prompt in prompts]
+
+    def _answer(self, prompt: str) -> str:
+        asked = ASKED.search(prompt)
+        return self._write(prompt, asked) if asked else self._solve(prompt)
 
     def _solve(self, prompt: str) -> str:
         for language in world.LANGUAGES:
@@ -85,8 +89,8 @@ class Teacher:
             "seed_tasks; or take another teacher"
         )
 
-    def _write(self, prompt: str) -> str:
-        first, last, name = ASKED.search(prompt).groups()
+    def _write(self, prompt: str, asked: re.Match[str]) -> str:
+        first, last, name = asked.groups()
         language = next(c for c in world.LANGUAGES if LANGUAGES[c].name == name)
         dice = _dice(prompt)
         written = [

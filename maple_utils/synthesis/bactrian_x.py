@@ -1,103 +1,101 @@
 """Bactrian-X (arXiv 2305.15011): translate the question, answer it directly."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from maple_utils.synthesis import asking, filters
-from maple_utils.synthesis.asking import Request, Session, ask_all
-from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.made import (
-    PROBE,
-    UNANSWERED,
-    UNTRANSLATED,
-    Made,
+from maple_utils.synthesis import filters
+from maple_utils.synthesis.filters import Thresholds
+from maple_utils.synthesis.recipes import (
+    Job,
+    Synthesis,
     check_answers,
-    estimate_translation,
-    finished,
-    included,
+    missing,
     sound,
-    texts_of,
 )
-from maple_utils.synthesis.teachers import Answer, Teacher, Translator
+from maple_utils.synthesis.requests import Request
+from maple_utils.synthesis.seeds import without_code
+from maple_utils.synthesis.teachers import Answer
+
+FIELDS = ["instruction", "input"]
+UNANSWERED = "unanswered"  # tries used up or budget reached; a later run asks again
+UNTRANSLATED = "translation failed"  # empty, cut off or filtered: not asked about
+PROBE = 20  # prompts per language that are judged by language before the rest is asked
+
+# All but MultiAlpaca's filter of inputs that repeat their instruction.
+TESTS = {name: test for name, test in filters.TESTS.items() if "repeats" not in name}
 
 
-def make(
-    seeds: pd.DataFrame,
-    languages: Sequence[str],
-    teacher: Teacher,
-    translator: Translator,
-    session: Session,
-    settings: Settings,
-) -> Made:
+@dataclass(frozen=True)
+class BactrianX:
     """Translate English seeds, then let the teacher answer in each language.
 
-    `seeds` has id, instruction and input (`seeds.without_code` marks what is left out).
-    Ids are parallel across languages. Raises ParameterError where the first answers in
-    a language are in another one throughout.
+    Ids are parallel across languages.
     """
-    seeds = included(seeds, languages)
-    rows, failed = _questions(seeds, languages, translator, session)
-    first = rows.groupby("language").cumcount() < PROBE
-    answers = ask_all(session, teacher, _requests(rows[first]))
-    check_answers(_answered(rows[first], answers), teacher, settings)
-    answers |= ask_all(session, teacher, _requests(rows))
-    rows = pd.concat([_answered(rows, answers), failed], ignore_index=True)
-    tests = tuple(name for name in filters.TESTS if "repeats" not in name)
-    return finished(rows, filters.reasons(rows, settings, tests), session)
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    max_tokens: ClassVar[int] = 1024
+
+    def mark(self, seeds: pd.DataFrame) -> pd.DataFrame:
+        """Exclude instructions about code."""
+        return without_code(seeds)
+
+    def make(self, job: Job) -> Synthesis:
+        """Return a row per seed and language.
+
+        Raises ParameterError where the first answers in a language are in another one
+        throughout.
+        """
+        rows = _questions(job)
+        asked = rows[rows["finish"] == ""]
+        first = asked[asked.groupby("language").cumcount() < PROBE]
+        answers = job.ask(_requests(first))
+        check_answers(_answered(first, answers), job.teacher, self.thresholds)
+        answers |= job.ask(_requests(asked))
+        rows.update(_answered(asked, answers))
+        reasons = filters.reasons(rows, self.thresholds, TESTS)
+        unasked = rows["finish"].isin([UNANSWERED, UNTRANSLATED])
+        rows = rows.assign(reason=reasons.mask(unasked, rows["finish"]))
+        return Synthesis(rows, missing(job.session), next(iter(answers), ""))
+
+    def make_some(self, job: Job, count: int) -> Synthesis:
+        """Make the rows of the first `count` seeds."""
+        return self.make(replace(job, seeds=job.seeds.head(count)))
+
+    def count(self, job: Job) -> pd.DataFrame:
+        """Count what is to ask; English stands in for translations yet to come."""
+        rows = [
+            _translated(job.seeds, code, job.translated(FIELDS, code))
+            for code in job.languages
+        ]
+        return job.estimate(FIELDS, _requests(pd.concat(rows)))
 
 
-def estimate(
-    seeds: pd.DataFrame,
-    languages: Sequence[str],
-    teacher: Teacher,
-    translator: Translator,
-    session: Session,
-) -> pd.DataFrame:
-    """Estimate calls, tokens, dollars and minutes before anything is asked.
+def _questions(job: Job) -> pd.DataFrame:
+    """Return a row per seed and language whose translation arrived, to be answered.
 
-    English stands in for translations that are not in the cache yet.
+    `finish` is "", or UNTRANSLATED for those that are not to be asked about.
     """
-    seeds = included(seeds, languages)
-    tables = estimate_translation(texts_of(seeds), languages, translator, session)
-    rows = []
-    for code in languages:
-        known = {} if code == "en" else _cached(session, translator("en", code), seeds)
-        rows.append(_translated(seeds, code, known))
-    requests = [Request(r.language, _question(r)) for r in pd.concat(rows).itertuples()]
-    tables.append(asking.estimate(session, teacher, requests).assign(step="answer"))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _cached(session: Session, between: Teacher, seeds: pd.DataFrame):
-    stored = {text: session.cache.get(between, text) for text in texts_of(seeds)}
-    return {text: answer for text, answer in stored.items() if answer}
-
-
-def _questions(seeds, languages, translator, session: Session):
-    """Return a row per seed and language, and those whose translation failed."""
-    parts, failed = [], []
-    for code in languages:
-        known = {}
+    parts = []
+    for code in job.languages:
+        known = job.translate(FIELDS, code)
+        part = _translated(job.seeds, code, known).assign(output="", finish="")
         if code != "en":
-            requests = [Request(code, text) for text in texts_of(seeds)]
-            known = ask_all(session, translator("en", code), requests)
-        here = seeds if code == "en" else seeds[_all_in(seeds, known)]
-        good = here if code == "en" else here[_all_in(here, sound(known))]
-        parts.append(_translated(good, code, known))
-        bad = _translated(here.drop(good.index), code, known)
-        failed.append(bad.assign(output="", finish=UNTRANSLATED))
-    rows = pd.concat(parts)
+            part.loc[~_all_in(job.seeds, sound(known)), "finish"] = UNTRANSLATED
+            part = part[_all_in(job.seeds, known)]
+        parts.append(part)
     # Seed by seed: a run that stops while it is answered has all languages alike.
-    return rows.sort_index(kind="stable").reset_index(drop=True), pd.concat(failed)
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _all_in(seeds: pd.DataFrame, known: dict[str, Answer]) -> list[bool]:
-    pairs = zip(seeds["instruction"], seeds["input"], strict=True)
-    return [all(text in known for text in pair if text) for pair in pairs]
+def _all_in(seeds: pd.DataFrame, known: dict[str, Answer]) -> pd.Series:
+    return seeds[FIELDS].isin({"", *known}).all(axis=1)
 
 
-def _translated(seeds: pd.DataFrame, code: str, known: dict) -> pd.DataFrame:
+def _translated(
+    seeds: pd.DataFrame, code: str, known: dict[str, Answer]
+) -> pd.DataFrame:
     def translate(text: str) -> str:
         return known[text].text.strip() if text in known else text
 
@@ -111,7 +109,7 @@ def _translated(seeds: pd.DataFrame, code: str, known: dict) -> pd.DataFrame:
     )
 
 
-def _question(row) -> str:
+def _question(row: Any) -> str:
     return f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
 
 
@@ -120,8 +118,9 @@ def _requests(rows: pd.DataFrame) -> list[Request]:
 
 
 def _answered(rows: pd.DataFrame, answers: dict[str, Answer]) -> pd.DataFrame:
-    found = [answers.get(_question(row)) for row in rows.itertuples()]
+    unanswered = Answer("", UNANSWERED)
+    found = [answers.get(_question(row), unanswered) for row in rows.itertuples()]
     return rows.assign(
-        output=[answer.text.strip() if answer else "" for answer in found],
-        finish=[answer.finish if answer else UNANSWERED for answer in found],
+        output=[answer.text.strip() for answer in found],
+        finish=[answer.finish for answer in found],
     )

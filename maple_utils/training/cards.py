@@ -1,17 +1,17 @@
-"""The card of an adapter: what a stranger must know who finds only its folder."""
+"""The card of an adapter: all that somebody needs who has only its folder."""
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from maple_utils import files
 from maple_utils.instructions.cards import front_matter, markdown_table
-from maple_utils.training.meters import draw
+from maple_utils.training import meters
 
-SETTINGS = """rank bits lora_alpha_ratio lora_dropout learning_rate epochs max_steps batch_size
-    packing seed""".split()
+SETTINGS = """rank bits lora_alpha_ratio lora_dropout learning_rate epochs max_steps
+    batch_size packing seed""".split()
+CHOSEN = ("max_length", "dtype", "optimizer")  # by the device
 
 
 def write(
@@ -22,13 +22,13 @@ def write(
     Args:
         adapter: the folder, as PEFT saved it.
         record: what notebook 02 writes as train.json.
-        scores: the headline scores of this adapter, once notebook 03 has run.
+        scores: the main scores of this adapter, once notebook 03 has run.
     """
     text = card_text(record, scores)
     with files.atomic(Path(adapter) / "README.md") as draft:
         draft.write_text(text, encoding="utf-8")
     with files.atomic(Path(adapter) / "curves.png") as draft:
-        _draw(record["train"]["curve"], draft)
+        meters.plot(record["train"]["curve"]).savefig(draft, dpi=120)
 
 
 def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str:
@@ -42,9 +42,8 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
         "tags": ["lora", "multilingual", "instruction-finetuning"],
     }
     settings = {name: given[name] for name in SETTINGS}
-    settings |= {name: record["plan"][name] for name in ("max_length", "dtype")}
-    settings |= {"optimizer": record["plan"]["optimizer"], "device": record["device"]}
-    settings |= {"adapter dtype": record["adapter_dtype"]}
+    settings |= {name: record["plan"][name] for name in CHOSEN}
+    settings |= {"device": record["device"], "adapter dtype": record["adapter_dtype"]}
     bits = pd.DataFrame.from_dict(record["heldout_bits_per_byte"], "index").round(3)
     lines = [
         *front_matter(head),
@@ -84,10 +83,3 @@ def _scores(scores: pd.DataFrame | None) -> list[str]:
     rows = [(*key, f"{v:.3f}", c, n) for key, v, c, n in means.itertuples(name=None)]
     head = [*keys, "mean over languages", "languages", "examples"]
     return markdown_table(head, rows)
-
-
-def _draw(log: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="tight")
-    draw(log, *axes)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -1,25 +1,62 @@
-"""What training costs: seconds, tokens, padding, a share of the device's FLOPs."""
+"""What training does and costs: held-out bits per byte, seconds, tokens, FLOPs."""
 
-import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
-from matplotlib.axes import Axes
+from datasets import Dataset
+from matplotlib.figure import Figure
 from transformers import Trainer, TrainerCallback
+
+from maple_utils.forecast import shape_of
+from maple_utils.scoring.heldout import heldout_bits
+
+
+class HeldOut(TrainerCallback):
+    """Scores held-out responses every `eval_steps`, into the trainer's own log.
+
+    From there the numbers reach checkpoints and trackers. Not added to the trainer
+    until `trainer.add_callback`: after a Meter, which would count its seconds.
+    """
+
+    def __init__(self, trainer: Trainer, rows: Dataset):
+        self.trainer, self.rows = trainer, rows
+
+    def bits_per_byte(self) -> pd.Series:
+        """Return bits per byte by language, a unit that no tokenizer has a part in."""
+        model, tokenizer = self.trainer.model, self.trainer.processing_class
+        rows = heldout_bits(model, tokenizer, self.rows)
+        rows["bits"] = rows["nats"] / math.log(2)
+        sums = rows.groupby("language")[["bits", "bytes"]].sum()
+        return sums["bits"] / sums["bytes"]
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % state.eval_steps == 0:
+            due = control.should_log  # which trainer.log() takes as done
+            model = (
+                self.trainer.model.eval()
+            )  # or TRL adds what it counts while training
+            found = self.bits_per_byte().add_prefix("heldout_")
+            self.trainer.log(found.to_dict())
+            model.train()
+            control.should_log = due
+
+
+COUNTS = ("read", "passed", "seconds", "joules")
 
 
 class Meter(TrainerCallback):
     """Counts tokens and padding as batches are made, and the seconds of the steps.
 
     Made just before `trainer.train()`; what is scored between the steps does not count.
-    A checkpoint keeps the counts, so that a run that goes on from it has them all.
+    The counts are part of the trainer's state, so that a resumed run has them all.
     """
 
     def __init__(self, trainer: Trainer):
@@ -38,15 +75,7 @@ class Meter(TrainerCallback):
         return batch
 
     def on_train_begin(self, args, state, control, **kwargs):
-        kept = _kept_in(args.output_dir, state.global_step)
-        if kept.is_file():
-            vars(self).update(json.loads(kept.read_text()))
-
-    def on_save(self, args, state, control, **kwargs):
-        self._count_energy()
-        counts = {n: getattr(self, n) for n in ("read", "passed", "seconds", "joules")}
-        if state.is_world_process_zero:
-            _kept_in(args.output_dir, state.global_step).write_text(json.dumps(counts))
+        self.__dict__.update(state.stateful_callbacks.get("Meter", {}))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self._began = time.perf_counter()
@@ -59,19 +88,22 @@ class Meter(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.on_substep_end(args, state, control)
         self.seconds += time.perf_counter() - self._began
+        if control.should_save:
+            self._count_energy()
+        counts = {name: getattr(self, name) for name in COUNTS}
+        state.stateful_callbacks["Meter"] = counts
 
-    def cost(self, flops_per_token: float, dtype: torch.dtype) -> dict[str, float]:
+    def cost(self, base_model: str, rank: int, dtype: torch.dtype) -> dict[str, float]:
         """Return seconds, tokens, tokens per second, shares of padding and of FLOPs.
 
-        `flop_utilisation` is measured against a matrix product on this device.
-        `joules` is there where NVML tells it. Rates are left out where no step is known
-        of: a run that was killed between its last checkpoint and its counts.
+        `flop_utilisation` is the model's FLOPs, without recomputed activations, against
+        what a matrix product in `dtype` reaches on this device.
+        `joules` is present where NVML reports it.
         """
-        if not self.seconds:
-            return {"seconds": 0.0, "tokens": 0}
         self._count_energy()
         rate = self.read / self.seconds
-        used = flops_per_token * rate / matrix_rate(dtype)
+        flops = shape_of(base_model).flops(rank, gradient_checkpointing=False)
+        used = flops * rate / matrix_rate(dtype)
         return {
             "seconds": round(self.seconds, 1),
             "tokens": self.read,
@@ -87,10 +119,6 @@ class Meter(TrainerCallback):
         self._energy = now
 
 
-def _kept_in(folder: str, step: int) -> Path:
-    return Path(folder) / f"checkpoint-{step}" / "meter.json"
-
-
 def curves(log: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return from a trainer's log: step, loss; and step, language, bits per byte."""
     loss = pd.DataFrame([e for e in log if "loss" in e], columns=["step", "loss"])
@@ -104,16 +132,18 @@ def curves(log: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return loss, pd.DataFrame(heldout, columns=columns)
 
 
-def draw(log: list[dict[str, Any]], left: Axes, right: Axes) -> None:
-    """Draw `curves` anew: the loss on the left, held-out languages on the right."""
+def plot(log: list[dict[str, Any]], title: str = "") -> Figure:
+    """Plot `curves`: the loss on the left, held-out languages on the right."""
     loss, heldout = curves(log)
-    left.clear()
-    right.clear()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="tight")
+    figure.suptitle(title)
     sns.lineplot(loss, x="step", y="loss", marker="o", ax=left)
     style = {"x": "step", "y": "bits per byte", "hue": "language", "marker": "o"}
     sns.lineplot(heldout, ax=right, **style)
     if len(heldout):
         sns.move_legend(right, "center left", bbox_to_anchor=(1, 0.5), title="")
+    plt.close(figure)
+    return figure
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
@@ -130,9 +160,9 @@ def matrix_rate(dtype: torch.dtype) -> float:
 
 
 def energy() -> float:
-    """Return the joules that the GPU has taken since its driver was loaded.
+    """Return the joules that the GPU has used since its driver was loaded.
 
-    0 where there is no GPU, no NVML, or a GPU that does not tell.
+    0 where there is no GPU, no NVML, or a GPU that does not report it.
     """
     if not torch.cuda.is_available() or not find_spec("pynvml"):
         return 0.0

@@ -17,7 +17,7 @@ from maple_utils.instructions import load
 from tests.loopback import USAGE, completion, serve
 from tests.notebooks.running import error_line, run
 
-SMALL = {"languages": "en,sw,zh", "limit": 30}
+SMALL = {"languages": "en,sw,zh", "seed_limit": 30}
 
 
 def answers(folder: Path) -> int:
@@ -56,7 +56,7 @@ def test_a_published_set_is_counted_and_languages_are_drawn_alike(tmp_path):
     row = {"instruction": "Di algo.", "input": "", "output": "Algo."}
     (mirror / "es.jsonl").write_text("\n".join([json.dumps(row)] * 3))
     folder = tmp_path / "data" / "mine"
-    small = {"languages": "es", "limit": 30, "total": 12, "alpha": 0.5}
+    small = {"languages": "es", "seed_limit": 30, "total": 12, "sampling_alpha": 0.5}
     given = {**small, "published": "multialpaca", "hub_root": str(mirror.parents[1])}
     executed = run("01_synthesize", tmp_path, given | {"output_dir": str(folder)})
     assert len(load_dataset(str(folder), split="train")) == 12
@@ -111,7 +111,7 @@ def test_a_killed_run_asks_what_is_missing_and_ends_with_the_same_dataset(
     killed, whole = tmp_path / "killed" / "mine", tmp_path / "whole" / "mine"
     again = given | {"output_dir": str(killed)}
     with pytest.raises(DeadKernelError):
-        run("01_synthesize", tmp_path, again, {"made = b": KILL})
+        run("01_synthesize", tmp_path, again, {"made = recipe": KILL})
     assert not killed.exists()
     before = set(served)
     assert 30 <= len(before) <= 40

@@ -22,7 +22,13 @@ from transformers import AutoModelForCausalLM
 from maple_utils import grid, models
 from tests.notebooks.running import ROOT, error_line, run
 
-SMALL = {"limit": 12, "heldout": 3, "max_steps": 6, "languages": "en,sw", "rank": 4}
+SMALL = {
+    "train_limit": 12,
+    "heldout": 3,
+    "max_steps": 6,
+    "languages": "en,sw",
+    "rank": 4,
+}
 
 # What a test cannot see from the outside: every label, and the frozen weights.
 FROZEN = """
@@ -60,9 +66,32 @@ def trained(request, tmp_path_factory) -> tuple[Path, int]:
 
 def test_the_loss_is_on_the_response_and_its_end_token_only(trained):
     probe = json.loads((trained[0] / "probe.json").read_text())
-    assert len(probe["rows"]) == 2 * SMALL["limit"]
+    assert len(probe["rows"]) == 2 * SMALL["train_limit"]
     asked = {f"<s>{p}{c}</s>": f"{c}</s>" for p, c in probe["rows_asked"]}
     assert {whole: learned for whole, learned in probe["rows"]} == asked
+
+
+def test_no_warning_is_shown(trained):
+    """Progress bars go to stderr as well, where no widgets show them."""
+    executed = nbformat.read(trained[0].parent / "02_train.out.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    red = [o["text"] for o in outputs if o.get("name") == "stderr"]
+    assert not [t for t in red if "Warning" in t or "Failed to load" in t]
+
+
+def test_an_answer_is_shown_before_and_after(trained):
+    executed = nbformat.read(trained[0].parent / "02_train.out.ipynb", as_version=4)
+    shown = [
+        (place, output["data"]["text/plain"])
+        for place, cell in enumerate(executed.cells)
+        for output in cell.get("outputs", [])
+        if "reference" in output.get("data", {}).get("text/plain", "")
+    ]
+    first, second = shown
+    assert first[0] < len(executed.cells) / 3
+    assert "before training" in first[1]
+    assert "after training" not in first[1]
+    assert "after training" in second[1]
 
 
 def test_training_leaves_the_base_weights_alone(trained):
@@ -108,9 +137,14 @@ def test_the_record_says_how_it_was_made(trained):
     assert record["cell"] == f"miniature-llama_bactrian-x-mini_r4_{bits}bit"
     assert record["versions"]["trl"]
     assert len(record["data"]["fingerprint"]) == 64
-    assert record["data"]["rows"] == {"en": SMALL["limit"], "sw": SMALL["limit"]}
+    assert record["data"]["rows"] == {
+        "en": SMALL["train_limit"],
+        "sw": SMALL["train_limit"],
+    }
     assert record["adapter_dtype"] == "torch.float32"
     assert record["plan"]["preset"] == "CPU"
+    assert record["plan"]["dtype"] == "float32"
+    assert record["plan"]["attn_implementation"] == "sdpa"
     assert record["train"]["tokens_per_second"] > 0
     assert record["train"]["padding"] == 0
     assert 0 < record["train"]["flop_utilisation"] < 1
@@ -131,7 +165,7 @@ trainer.add_callback(Kill())
 """
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(trained, tmp_path):
+def test_a_killed_run_resumes_and_ends_with_the_same_adapter(trained, tmp_path):
     folder, bits = trained
     parameters = {**SMALL, "bits": bits, "output_dir": str(tmp_path / "cell")}
     with pytest.raises(DeadKernelError):
@@ -146,8 +180,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(trained, tmp_path):
     reference = json.loads((folder / "train.json").read_text())
     assert record["heldout_bits_per_byte"] == reference["heldout_bits_per_byte"]
     looks = [
-        [entry for entry in of["train"]["curve"] if "heldout_sw" in entry]
-        for of in (record, reference)
+        [entry for entry in ended["train"]["curve"] if "heldout_sw" in entry]
+        for ended in (record, reference)
     ]
     assert looks[0] == looks[1] != []
     assert not (tmp_path / "cell" / "checkpoints").exists()
@@ -178,7 +212,12 @@ def test_others_can_load_the_adapter(trained):
 def test_the_papers_settings_train_and_merge(tmp_path):
     """All of params/paper.yaml that does not name models, data or the hub."""
     settings = grid.read_grid(ROOT / "params" / "paper.yaml")[1]
-    small = {"heldout": 3, "limit": 12, "languages": "en,sw", "hub_root": "miniature"}
+    small = {
+        "heldout": 3,
+        "train_limit": 12,
+        "languages": "en,sw",
+        "hub_root": "miniature",
+    }
     out = tmp_path / "cell"
     parameters = {**settings, **small, "bits": 16, "merge": True}
     run("02_train", tmp_path, parameters | {"output_dir": str(out)})
@@ -263,7 +302,7 @@ def test_real_rows_train(shared_hub, tmp_path):
     parameters = {
         "instruction_data": "alpaca-sample",
         "hub_root": str(shared_hub),
-        "limit": 20,
+        "train_limit": 20,
         "heldout": 4,
         "batch_size": 4,
         "epochs": 3.0,
@@ -281,11 +320,15 @@ def test_real_rows_train(shared_hub, tmp_path):
 
 
 def test_two_processes_train_what_one_trains(tmp_path):
-    """As the README has it: as a script, here under torchrun on two CPU processes."""
-    small = {"limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
-    small |= {"bits": 16, "dropout": 0.0}
+    """As the README has it: as a script, here under torchrun on two CPU processes.
+
+    The one process is told that memory suffices for two rows at a time.
+    """
+    small = {"train_limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
+    small |= {"bits": 16, "lora_dropout": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
-    run("02_train", tmp_path, small | {"output_dir": str(one)})
+    scarce = {"fitting = training": "training.largest_micro_batch = lambda trainer: 2"}
+    run("02_train", tmp_path, small | {"output_dir": str(one)}, scarce)
     source = str(ROOT / "notebooks" / "02_train.ipynb")
     ready = str(tmp_path / "ready.ipynb")
     given = small | {"output_dir": str(two), "micro_batch": 4}
@@ -298,6 +341,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
         subprocess.run(command, check=True, capture_output=True, env=environment)
     records = [json.loads((cell / "train.json").read_text()) for cell in (one, two)]
     assert [record["processes"] for record in records] == [1, 2]
+    assert [record["train"]["micro_batch"] for record in records] == [2, 4]
     losses = [
         [e["loss"] for e in record["train"]["curve"] if "loss" in e]
         for record in records

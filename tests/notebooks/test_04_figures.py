@@ -11,28 +11,28 @@ import pandas as pd
 import papermill
 import pytest
 
+from maple_utils.params import Cell
 from maple_utils.results import write_scores
 from tests.notebooks.running import ROOT, error_line, run
 
-BASE = {"base_model": "miniature-llama", "rank": pd.NA, "bits": 4, "seed": 0}
-TUNED = BASE | {"instruction_data": "bactrian-x-mini", "rank": 8}
+BASE = Cell("miniature-llama", "", 0, 4)
+TUNED = Cell("miniature-llama", "bactrian-x-mini", 8, 4)
 PLACES = [("xcopa", "en"), ("xcopa", "sw"), ("xquad", "en"), ("xquad", "hi")]
 
 
-def write_run(runs: Path, about: dict, gain: float = 0.0) -> None:
+def write_run(runs: Path, cell: Cell, gain: float = 0.0) -> None:
     """Write a run's scores: 0.4, more for every further (task, language), plus gain."""
     rows = []
     for i, (task, language) in enumerate(PLACES):
-        metric, ways = "f1", ["generate"]
+        metric, scorings = "f1", ["generate"]
         if task == "xcopa":
-            metric, ways = "accuracy", ["likelihood", "generate"]
-        for scoring in ways:
+            metric, scorings = "accuracy", ["likelihood", "generate"]
+        for scoring in scorings:
             row = {"task": task, "language": language, "scoring": scoring}
             value = 0.4 + 0.05 * i + gain
             rows.append({**row, "metric": metric, "value": value, "stderr": 0.01})
-    table = pd.DataFrame(rows).assign(**about, n=100, format_failures=0)
-    name = "tuned" if about.get("instruction_data") else "base"
-    table["instruction_data"] = about.get("instruction_data", "")
+    table = pd.DataFrame(rows).assign(**cell.asdict(), n=100, format_failures=0)
+    name = "base" if cell.is_base else "tuned"
     write_scores(table, runs / name / "scores.parquet")
 
 
@@ -40,7 +40,7 @@ def write_record(runs: Path) -> None:
     """Write the finetuned run's train.json, as far as figures read it."""
     record = {
         "cell": "tuned",
-        "parameters": {**TUNED},
+        "parameters": TUNED.asdict(),
         "plan": {"max_length": "640"},
         "train": {"seconds": 90},
         "data": {"tokens_per_word": {"en": 1.4}},
@@ -53,6 +53,12 @@ def said(notebook: nbformat.NotebookNode) -> str:
     """Return all that the notebook printed."""
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     return "".join(out.get("text", "") for out in outputs)
+
+
+def shown(notebook: nbformat.NotebookNode) -> str:
+    """Return the HTML of all that the notebook displayed."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return "".join(out.get("data", {}).get("text/html", "") for out in outputs)
 
 
 def pictures(notebook: nbformat.NotebookNode) -> int:
@@ -147,16 +153,23 @@ def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
     paths = {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "out")}
     notebook = run("04_figures", tmp_path, paths)
     assert "the kit's own miniature" in said(notebook)
+    assert "2, 4, 8, 16, 32" in shown(notebook)
     names = {"score_by_rank", "score_by_bits", "english", "change_by_tokens"}
     assert names <= drawn(tmp_path / "out")
 
 
-def test_a_folder_that_is_not_there_ends_in_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"runs_dir": "nowhere"}, ("runs_dir: got ", "is no folder")),
+        ({"tasks": "xkopa"}, ("tasks: got 'xkopa'", "xcopa")),
+    ],
+)
+def test_what_is_not_there_ends_in_one_line(tmp_path, wrong, told):
     out = tmp_path / "out"
-    settings = {"runs_dir": str(tmp_path / "nowhere"), "output_dir": str(out)}
     with pytest.raises(papermill.PapermillExecutionError) as error:
-        run("04_figures", tmp_path, settings)
+        run("04_figures", tmp_path, {"output_dir": str(out), **wrong})
     line = error_line(error.value)
-    assert line.startswith("ParameterError: runs_dir: got ")
-    assert "is no folder" in line
+    assert line.startswith(f"ParameterError: {told[0]}")
+    assert told[1] in line
     assert not out.exists()

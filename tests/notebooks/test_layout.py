@@ -16,7 +16,7 @@ from transformers import BitsAndBytesConfig
 from trl import SFTConfig
 
 from maple_utils import params
-from maple_utils.grid.changes import tree_of
+from maple_utils.provenance import tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))

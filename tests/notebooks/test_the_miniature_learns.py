@@ -20,7 +20,7 @@ def test_base_models_answer_above_chance_in_english(base_model, tmp_path):
         "bits": 16,
         "tasks": list(CHANCE),
         "languages": "en",
-        "limit": 0,
+        "test_limit": 0,
         "output_dir": str(tmp_path / "base"),
     }
     run("03_evaluate", tmp_path, parameters)
@@ -53,14 +53,14 @@ def improvements(before: Path, after: Path) -> pd.DataFrame:
 
 def test_an_adapter_improves_four_tasks_by_more_than_their_intervals(tmp_path):
     folder = tmp_path / CELL
-    small = {"bits": 16, "limit": 100, "output_dir": str(folder)}
+    small = {"bits": 16, "train_limit": 100, "output_dir": str(folder)}
     run("02_train", tmp_path, {**small, "rank": 8, "epochs": 2.0})
     asked = {
         "prompt_template": "instruction",
         "shots": 0,
         "adapters": [str(folder / "adapter")],
     }
-    base = {"bits": 16, "limit": 60, "output_dir": str(tmp_path / "base")}
+    base = {"bits": 16, "test_limit": 60, "output_dir": str(tmp_path / "base")}
     run("03_evaluate", tmp_path, {**base, **asked})
     found = improvements(tmp_path / "base", tmp_path / "base" / CELL)
     better = found[found["change"] > found["half"]]
