@@ -14,6 +14,7 @@ import psutil
 import torch
 from peft import PeftModel
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -23,6 +24,7 @@ from transformers import (
 
 from maple_utils.errors import ParameterError
 from maple_utils.params import short_name
+from maple_utils.provenance import content_of
 
 _MINIATURE = Path(__file__).parent / "miniature"
 
@@ -60,6 +62,14 @@ def _is_hub_id(name: str) -> bool:
     owner, _, rest = name.partition("/")
     is_id = bool(owner.strip(".~") and rest and "/" not in rest)
     return is_id and not Path(name).exists()
+
+
+def base_revision(base_model: str) -> str:
+    """Return the commit of a model of the hub, as loaded, or a digest of a folder."""
+    name = source(base_model)
+    if Path(name).is_dir():
+        return f"sha256:{content_of(Path(name))}"
+    return str(AutoConfig.from_pretrained(name)._commit_hash)
 
 
 def compute_dtype() -> torch.dtype:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from datasets import Dataset, load_dataset
 
 from maple_utils import instructions, miniature
@@ -168,3 +169,38 @@ def test_loading_capping_and_splitting_in_one_call(tmp_path):
         str(tmp_path / "mine"), ["en"], "", train_limit=0, heldout=5, seed=3
     )
     assert len(everything) == 45
+
+
+def write_rows(folder: Path, code: str, rows: list[dict]) -> None:
+    (folder / code).mkdir(parents=True)
+    text = "\n".join(json.dumps(row) for row in rows)
+    (folder / code / "train.jsonl").write_text(text)
+    configs = [
+        {"config_name": place.name, "data_files": f"{place.name}/train.jsonl"}
+        for place in sorted(folder.iterdir())
+        if place.is_dir()
+    ]
+    head = yaml.safe_dump({"configs": configs})
+    (folder / "README.md").write_text(f"---\n{head}---\n")
+
+
+def test_a_language_that_the_table_lacks_is_never_dropped_in_silence(tmp_path):
+    rows = [{"instruction": f"i{n}", "input": "", "output": "o"} for n in range(3)]
+    for code in ("sw", "yor"):
+        write_rows(tmp_path / "mine", code, rows)
+    with pytest.raises(ParameterError, match="languages: got none for .* has yor; all"):
+        instructions.load(str(tmp_path / "mine"))
+    asked = instructions.load(str(tmp_path / "mine"), ["sw"])
+    assert set(asked["language"]) == {"sw"}
+
+
+@pytest.mark.parametrize(
+    "mark", ["<noinput>", "< No Input >", "noinput", "<no_input>."]
+)
+def test_marks_for_no_input_become_empty_inputs(tmp_path, mark):
+    rows = [
+        {"instruction": "i", "input": text, "output": "o"}
+        for text in (mark, "no", "?!")
+    ]
+    write_rows(tmp_path / "mine", "es", rows)
+    assert instructions.load(str(tmp_path / "mine"))["input"][:] == ["", "no", "?!"]

@@ -25,7 +25,7 @@ from maple_utils import (
     tasks,
 )
 from maple_utils.errors import ParameterError
-from maple_utils.evaluation.answers import Options, evaluate
+from maple_utils.evaluation.answers import Options, evaluate, new_tokens
 from maple_utils.params import Cell, output_folder, workspace
 from maple_utils.scoring.heldout import heldout_bits
 from maple_utils.tasks.prompts import wording
@@ -154,6 +154,19 @@ def _digest(file: Path, changed: int) -> bytes:
         return hashlib.file_digest(opened, "sha256").digest()
 
 
+def versions_of(task: tasks.Task, hub_root: str | Path) -> dict[str, str]:
+    """Return the revision of each dataset behind a task, or its folder's digest."""
+    sources = (task.source, *task.other_sources.values(), *task.other_shots.values())
+    if not hub_root:
+        return {source.dataset: source.revision for source in sources}
+    folders = {s.dataset: Path(hub_root) / s.dataset for s in sources}
+    return {
+        name: f"sha256:{provenance.content_of(folder)}"
+        for name, folder in folders.items()
+        if folder.is_dir()
+    }
+
+
 def is_done(part: Path) -> bool:
     """Say whether a pair's file is there and whole; one that is torn is removed."""
     try:
@@ -253,16 +266,20 @@ def save(
 
 def finish(
     subject: Subject,
+    tokenizer: PreTrainedTokenizerBase,
     options: Options,
     predictions: pd.DataFrame,
     record: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `evaluate.json`, with which the evaluation is complete; drop the parts.
 
-    Adds to `record` who was evaluated, the words of the prompts, the mean number of
-    shots that fitted and the contexts that were cut. Returns what was written.
+    Adds to `record` who was evaluated, the words of the prompts, the room for written
+    answers (`new_tokens`), the revisions of the data, the mean number of shots that
+    fitted and the contexts that were cut. Returns what was written.
     """
     pairs = predictions[["task", "language"]].drop_duplicates()
+    written = predictions[predictions["scoring"] == "generate"]
+    rooms = written[["task", "language"]].drop_duplicates().itertuples(index=False)
     own = options.prompt_language == "own"
     spoken = {(t, code if own else "en") for t, code in pairs.itertuples(index=False)}
     words = {
@@ -274,6 +291,15 @@ def finish(
         **provenance.environment("03_evaluate", models.device_name()),
         "subject": {**subject.cell.asdict(), "adapter": str(subject.adapter or "")},
         "words": words,
+        "new_tokens": {
+            f"{task} {code}": new_tokens(tokenizer, task, code, options)
+            for task, code in rooms
+        },
+        "data": {
+            name: versions_of(tasks.TASKS[name], options.hub_root)
+            for name in pairs["task"].unique()
+        },
+        "base_model_revision": models.base_revision(subject.cell.base_model),
         "mean_shots": float(predictions["shots"].mean()),
         "contexts_cut": int(predictions["context_cut"].sum()),
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -28,6 +29,10 @@ from maple_utils.words import tokenize_words
 
 COLUMNS = ("id", "language", "instruction", "input", "output")
 
+
+WHOLE = ("default", "all")  # configs that hold every language
+# `<noinput>` as the prompts of MultiAlpaca have it, and what teachers make of it.
+NO_INPUT = re.compile(r"\W*no[\s_-]*input\W*", re.IGNORECASE)
 
 # What `datasets` raises where there is nothing to read, or nothing that it can.
 UNREADABLE = (ConnectionError, OSError, ValueError, StopIteration, DatasetsError)
@@ -75,7 +80,9 @@ def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
     """Read a folder or hub dataset, by config or by its language column."""
     try:
         configs = get_dataset_config_names(source)
-        by_config = [config for config in configs if config in LANGUAGES]
+        by_config = [config for config in configs if config not in WHOLE]
+        if not set(by_config) & set(LANGUAGES):
+            by_config = []
         wanted = by_config and _present(name, languages, by_config)
         parts = {code: read_train(source, code) for code in wanted or configs[:1]}
     except ParameterError:
@@ -115,10 +122,11 @@ def _load_published(
     Rows without a response are left out with a warning that counts them.
     """
     published = PUBLISHED[name]
-    root = f"{hub_root}/" if hub_root else "hf://datasets/"
+    root = f"{hub_root or 'hf://datasets'}/{published.repository}"
+    root += f"@{published.revision}" if published.revision and not hub_root else ""
     parts = []
     for code in _present(name, languages, list(published.rows)):
-        file = f"{root}{published.repository}/{published.file.format(language=code)}"
+        file = f"{root}/{published.file.format(language=code)}"
         try:
             rows = load_dataset("json", data_files=file, split="train")
         except UNREADABLE as error:
@@ -154,6 +162,12 @@ def _present(
 ) -> list[str]:
     """Return the wanted languages, or all, sorted; raise for one that it lacks."""
     if not languages:
+        if strange := sorted(set(available) - set(LANGUAGES)):
+            raise ParameterError(
+                f"languages: got none for instruction_data {name!r}, which has "
+                f"{', '.join(strange)}; allowed: codes that maple_utils/languages.py "
+                "knows; add a line there, or name the languages to train on"
+            )
         return sorted(available)
     wanted = sorted(check_languages(languages))
     absent = [code for code in wanted if code not in available]
@@ -204,7 +218,7 @@ def _complete_batch(batch: dict, indices: list[int], name: str, code: str) -> di
         "id": [new if i is None else str(i) for i, new in zip(ids, own, strict=True)],
         "language": [code] * len(indices),
         "instruction": batch["instruction"],
-        "input": [value or "" for value in inputs],
+        "input": ["" if NO_INPUT.fullmatch(v or "") else v or "" for v in inputs],
         "output": batch["output"],
     }
 

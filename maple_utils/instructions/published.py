@@ -11,6 +11,7 @@ class Published:
     file: str
     rows: dict[str, int]
     licence: str
+    revision: str = ""  # a commit seen in public code; "" where none was: it floats
 
 
 MULTIALPACA = ("ar", "de", "es", "fr", "id", "ja", "ko", "pt", "ru", "th", "vi")
@@ -28,6 +29,7 @@ PUBLISHED = {
         "data/{language}.json.gz",
         dict.fromkeys((*MULTIALPACA, *OURS), 67_017),  # arXiv 2305.15011
         "CC BY-NC 4.0",
+        revision="3698480a001cb3f62c61c314d4acb181eb31e983",
     ),
     "multialpaca": Published(
         "DAMO-NLP-MT/multialpaca",

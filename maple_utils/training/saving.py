@@ -46,6 +46,7 @@ def save(
         **record,
         "source": source,
         "plan": plan,
+        "base_model_revision": models.base_revision(base_model),
         "adapter_dtype": str(trained[0].dtype),
         "trainable_parameters": sum(p.numel() for p in trained),
         **provenance.environment("02_train", models.device_name()),
