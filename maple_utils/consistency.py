@@ -33,7 +33,7 @@ _UNICODE = {
 # confusions (ms for id, nn for no, yue for zh, mk for bg, ...) are with languages that
 # the table lacks, and those are never "another language".
 RELATIVES = {
-    "as": ("bn",),  # one alphabet but for two letters, ten times as much Bengali
+    "as": ("bn",),  # one alphabet but for two letters
     "bn": ("as",),
     "da": ("no", "sv"),  # Danish and Bokmal share most of their written words
     "no": ("da", "sv"),
