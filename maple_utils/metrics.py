@@ -1,9 +1,13 @@
-"""Accuracy, F1 and exact match, ROUGE-L, bits per byte, and how sure they are.
+"""Accuracy, F1 and exact match, bits per byte, and how sure they are.
 
 F1 and exact match follow MLQA's official evaluation (Lewis et al. 2020): lower case,
 punctuation of all scripts and the language's articles removed, words split at blanks,
 in Chinese at every character; here also in the other scripts that are written without
-blanks. Languages for which MLQA has no list of articles keep theirs.
+blanks. Languages for which MLQA has no list of articles keep theirs. The Arabic pattern
+is the official one, which takes the article out of the middle of words too; lm-eval
+mended theirs in 2026. Format characters (joiners, direction marks) are dropped, which
+the official script does not do: they are invisible, and answers that differ in them
+alone are equal.
 """
 
 import math
@@ -16,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from maple_utils.consistency import in_language
 from maple_utils.languages import LANGUAGES
+from maple_utils.rouge import rouge_l
 from maple_utils.tasks import Example, Task
 from maple_utils.tasks.prompts import parse_answer, parse_choice
-from maple_utils.words import rouge_l_f
+from maple_utils.words import without_format
 
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
@@ -39,7 +45,8 @@ _UNSPACED = re.compile(
 def answer_tokens(text: str, language: str) -> list[str]:
     """Split an answer into the tokens that F1 and exact match compare."""
     base = LANGUAGES[language].base
-    text = "".join(c for c in text.lower() if not _is_punctuation(c))
+    text = without_format(text.lower())
+    text = "".join(c for c in text if not _is_punctuation(c))
     text = re.sub(ARTICLES[base], " ", text) if base in ARTICLES else text
     return (_split_unspaced(text) if base in UNSPACED_LANGUAGES else text).split()
 
@@ -86,11 +93,6 @@ def _f1(given: list[str], gold: list[str]) -> float:
     return 2 * shared / (len(given) + len(gold))
 
 
-def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """Return ROUGE-L F1 in [0, 1], the best over the references."""
-    return max(rouge_l_f(prediction, reference) for reference in references)
-
-
 def bits_per_byte(nats: Sequence[float], n_bytes: Sequence[int]) -> tuple[float, float]:
     """Return bits per byte over all texts, and its standard error (NaN for one text).
 
@@ -113,16 +115,31 @@ def best_options(
 
 
 def judge_ranking(
-    example: Example, loglikelihoods: Sequence[float] | np.ndarray
+    example: Example,
+    loglikelihoods: Sequence[float] | np.ndarray,
+    unconditional: Sequence[float] | np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return prediction, format_failure (never) and both accuracies of one example."""
+    """Return prediction, format_failure (never) and the accuracies of one example.
+
+    Args:
+        example: whose options were ranked.
+        loglikelihoods: nats of each option after the prompt.
+        unconditional: nats of the same continuations after an empty context. With them,
+            `accuracy_mutual_info` takes the option that the question makes more likely
+            by most: log p(option | prompt) - log p(option), as lm-eval's
+            `acc_mutual_info`. It is not drawn to frequent words as the sum is.
+    """
     by_sum, by_bytes = best_options(loglikelihoods, example.options)
-    return {
+    judged = {
         "prediction": example.options[by_sum],
         "format_failure": False,
         "accuracy": float(by_sum == example.label),
         "accuracy_bytes": float(by_bytes == example.label),
     }
+    if unconditional is not None:
+        gains = np.asarray(loglikelihoods) - np.asarray(unconditional)
+        judged["accuracy_mutual_info"] = float(gains.argmax() == example.label)
+    return judged
 
 
 def judge_text(
@@ -132,7 +149,7 @@ def judge_text(
 
     A choice that cannot be parsed counts as wrong. An answer or a summary that was cut
     off is scored as far as it goes; one that is empty scores 0. `none` is the word for
-    "no answer in the text".
+    "no answer in the text". `in_language` is NaN where it cannot be told.
     """
     judged: dict[str, Any] = {"prediction": text}
     if task.kind == "choice":
@@ -142,14 +159,30 @@ def judge_text(
         return judged
     written, failed = parse_answer(text, is_finished, none)
     judged["format_failure"] = failed
+    judged["in_language"] = in_language(written, language, example.references)
     if task.kind == "summary":
-        judged["rouge_l"] = rouge_l(text, example.references)
+        judged["rouge_l"] = rouge_l(text, example.references, language)
     elif failed and not written:
-        judged["f1"] = judged["exact_match"] = 0.0
+        judged |= _answer_scores(task, example, 0.0, 0.0)
     else:
         scores = f1_and_exact_match(written, example.references, language)
-        judged["f1"], judged["exact_match"] = scores
+        judged |= _answer_scores(task, example, *scores)
     return judged
+
+
+def _answer_scores(
+    task: Task, example: Example, f1: float, exact_match: float
+) -> dict[str, float]:
+    """Name the scores; where a task holds questions without answer, also by kind.
+
+    SQuAD 2's evaluator reports the same: HasAns_f1, HasAns_exact, NoAns_f1 (= _exact).
+    """
+    scores = {"f1": f1, "exact_match": exact_match}
+    if task.words != "qa_or_none":
+        return scores
+    if not example.references:
+        return scores | {"f1_no_answer": f1}
+    return scores | {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """Metrics in every script, against public implementations and by hand."""
 
 import math
-from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from maple_utils.metrics import (
     f1_and_exact_match,
     judge_ranking,
     judge_text,
-    rouge_l,
     standard_error,
 )
 from maple_utils.tasks import TASKS, Example, available, load_task
+from maple_utils.words import tokenize_words
 
 REAL_TEXT = {  # a sentence, and one that shares about half of it
     "ar": ("ذهب الولد إلى المدرسة صباحا", "ذهب الولد إلى السوق مساء"),
@@ -29,33 +29,12 @@ REAL_TEXT = {  # a sentence, and one that shares about half of it
 
 
 @pytest.mark.parametrize("language", REAL_TEXT)
-def test_rouge_and_f1_see_every_script(language):
+def test_f1_sees_every_script(language):
     """The fault to avoid: a tokeniser of [a-z0-9] scores these 0."""
     one, two = REAL_TEXT[language]
-    assert rouge_l(one, [one]) == 1
-    assert 0.3 < rouge_l(one, [two]) < 0.95
     f1, exact = f1_and_exact_match(one, [two], language)
     assert 0.3 < f1 < 0.95
     assert exact == 0
-
-
-def test_rouge_l_by_hand():
-    assert rouge_l("a b c d", ["a x c y"]) == pytest.approx(0.5)
-    assert rouge_l("", ["a"]) == 0
-    assert rouge_l("b", ["a", "b"]) == 1
-    assert rouge_l("中国 2024", ["中国 2024"]) == 1
-    assert rouge_l("किताब", ["किताबें"]) == 0  # marks belong to their word
-
-
-def test_rouge_l_agrees_with_rouge_score_on_english(shared_hub):
-    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
-    if "en" not in available(TASKS["xquad"], shared_hub):
-        pytest.skip(f"{shared_hub} has no English xquad")
-    examples = load_task("xquad", "en", hub_root=shared_hub, shots=0, limit=20).test
-    texts = [e.context.encode("ascii", "ignore").decode()[:300] for e in examples]
-    for one, two in pairwise(texts):
-        theirs = scorer.score(two, one)["rougeL"].fmeasure
-        assert rouge_l(one, [two]) == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize("language", ["en", "es", "de", "hi", "vi", "zh"])
@@ -125,6 +104,43 @@ def test_options_are_ranked_by_sum_and_by_bytes():
     assert judged["prediction"] == "ja"
 
 
+def test_frequent_words_do_not_win_by_mutual_information():
+    """By sum the frequent word wins, though the question makes the other likelier."""
+    example = Example("0", "", options=("house", "heron"), label=1)
+    judged = judge_ranking(example, [-4.0, -6.0], [-5.0, -12.0])
+    assert (judged["accuracy"], judged["accuracy_mutual_info"]) == (0, 1)
+    assert "accuracy_mutual_info" not in judge_ranking(example, [-4.0, -6.0])
+
+
+def test_mutual_information_is_that_of_lm_eval():
+    """Their `process_results` on the same numbers: conditional, then unconditional."""
+    task = pytest.importorskip("lm_eval.api.task").ConfigurableTask
+    options = ("ja", "kwa sababu mvua ilinyesha", "नमस्ते")
+    rng = np.random.default_rng(0)
+    verdicts = set()
+    for _ in range(200):
+        given, alone = -rng.gamma(4, 3, 3), -rng.gamma(4, 3, 3)
+        label = int(rng.integers(3))
+        names = ("acc", "acc_bytes", "acc_mutual_info")
+        asked = SimpleNamespace(
+            OUTPUT_TYPE="multiple_choice",
+            _metric_fn_list=dict.fromkeys(names),
+            doc_to_choice=lambda doc: list(options),
+            doc_to_target=lambda doc, label=label: label,
+            multiple_input=0,
+            multiple_target=0,
+            config=SimpleNamespace(process_results=None),
+        )
+        results = [(value, False) for value in (*given, *alone)]
+        theirs = task.process_results(asked, {}, results)
+        example = Example("0", "", options=options, label=label)
+        judged = judge_ranking(example, given, alone)
+        ours = ("accuracy", "accuracy_bytes", "accuracy_mutual_info")
+        assert [judged[name] for name in ours] == [theirs[name] for name in names]
+        verdicts.add(tuple(judged[name] for name in ours))
+    assert len(verdicts) == 8  # the three judgements differ in every way
+
+
 def judge(name: str, example: Example, text: str, finished: bool = True) -> dict:
     return judge_text(TASKS[name], "en", "unanswerable", example, text, finished)
 
@@ -149,6 +165,57 @@ def test_written_answers_are_judged():
     assert endless["format_failure"]
     assert endless["f1"] == pytest.approx(0.5)
     assert judge("xlsum", asked, "Nairobi")["rouge_l"] == 1
+
+
+def test_questions_with_and_without_an_answer_are_reported_apart():
+    """Finding 6: never answering earns the unanswerable share of one F1 over both."""
+    asked, silent = Example("0", "", references=("Lake Victoria",)), Example("1", "")
+    given = judge("indicqa", asked, "Lake")
+    assert given["f1_has_answer"] == given["f1"] == pytest.approx(2 / 3)
+    assert given["exact_match_has_answer"] == 0
+    assert "f1_no_answer" not in given
+    for text, right in (("unanswerable", 1), ("Lake", 0), ("", 0)):
+        judged = judge("indicqa", silent, text)
+        assert judged["f1_no_answer"] == judged["f1"] == right
+        assert "f1_has_answer" not in judged
+    assert judge("indicqa", asked, "")["f1_has_answer"] == 0
+    assert not {"f1_has_answer", "f1_no_answer"} & set(judge("xquad", asked, "Lake"))
+
+
+@pytest.mark.parametrize(
+    ("language", "given", "gold"),
+    [
+        ("hi", "अंग्रे\u200dज़ी", "अंग्रेज़ी"),
+        ("ml", "അവന്\u200d", "അവന്"),
+        ("ar", "\u200fنيروبي", "نيروبي"),
+        ("de", "Zusammen\u00adarbeit", "Zusammenarbeit"),
+        ("th", "กรุง\u200bเทพ", "กรุงเทพ"),
+    ],
+)
+def test_format_characters_do_not_count(language, given, gold):
+    assert f1_and_exact_match(given, [gold], language) == (1, 1)
+    assert tokenize_words(given) == tokenize_words(gold)
+
+
+def test_words_hold_no_punctuation_in_any_script():
+    assert tokenize_words("သွားတယ်။") == tokenize_words("သွားတယ်")
+    assert tokenize_words("タワー2024") == ["タ", "ワ", "ー", "2024"]
+
+
+def test_written_answers_say_whether_they_are_in_the_language():
+    example = Example("0", "", references=("نيروبي",))
+    task = TASKS["xquad"]
+    for text, expected in (("نيروبي", 1), ("Nairobi", 0)):
+        judged = judge_text(task, "ar", "unanswerable", example, text, True)
+        assert judged["in_language"] == expected
+    # The word for "no answer" is English because the prompt is.
+    judged = judge_text(
+        TASKS["indicqa"], "hi", "unanswerable", Example("1", ""), "unanswerable", True
+    )
+    assert math.isnan(judged["in_language"])
+    choice = Example("2", "", options=("a", "b"), label=0)
+    judged = judge_text(TASKS["xcopa"], "th", "", choice, "1", True)
+    assert "in_language" not in judged
 
 
 def test_standard_error_agrees_with_theory():
