@@ -16,16 +16,16 @@ from typing import TypeVar
 
 import pandas as pd
 
-from maple_utils import files, tasks
+from maple_utils import files, rouge, tasks
 from maple_utils.languages import LANGUAGES
 from maple_utils.params import CELL, Cell
 
-METRICS = [name for names in tasks.METRICS.values() for name in names]
+METRICS = list(dict.fromkeys(m for names in tasks.METRICS.values() for m in names))
 MAIN_METRICS = tasks.MAIN_METRICS
 SCORES_COLUMNS = [
     *CELL,
     *("task", "language", "scoring", "metric"),
-    *("value", "stderr", "n", "format_failures", "cut_off", "shots"),
+    *("value", "stderr", "n", "format_failures", "cut_off", "shots", "cutter"),
 ]
 PREDICTIONS_COLUMNS = [
     *CELL,
@@ -66,7 +66,8 @@ def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
     `stderr` is the closed form sd / sqrt(n) of the mean over examples; `n` counts
     examples, `format_failures` those whose answer had no valid form, `cut_off` those
-    whose answer ended at the limit of new tokens; `shots` is the mean number shown.
+    whose answer ended at the limit of new tokens; `shots` is the mean number shown;
+    `cutter` names what cut the words of a summary.
     """
     keys = [*CELL, "task", "language", "scoring"]
     long = predictions.astype(_TYPES).melt(
@@ -81,7 +82,10 @@ def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
         cut_off=("cut_off", "sum"),
         shots=("shots", "mean"),
     )
-    return validate(scores.reset_index())
+    scores = scores.reset_index()
+    summaries = scores["metric"] == "rouge_l"
+    scores["cutter"] = scores["language"].map(rouge.cutter).where(summaries, "")
+    return validate(scores)
 
 
 def validate(scores: pd.DataFrame) -> pd.DataFrame:

@@ -70,11 +70,11 @@ def cutter(language: str) -> str:
     return "letters" if base in _LETTERS else "words"
 
 
-def is_comparable(language: str) -> bool:
-    """Return whether words are cut and stemmed as in XL-Sum's own scorer."""
+def is_comparable(language: str, cut_by: str) -> bool:
+    """Return whether words cut by that cutter are those of XL-Sum's own scorer."""
     base = LANGUAGES[language].base
     own = CUTTERS.get(base, ("words", ()))[0]
-    return base not in _NOT_COMPARABLE and cutter(language) == own
+    return base not in _NOT_COMPARABLE and cut_by == own
 
 
 def rouge_l(prediction: str, references: Sequence[str], language: str) -> float:

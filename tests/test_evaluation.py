@@ -266,3 +266,21 @@ def test_other_options_have_parts_of_their_own(tmp_path):
     assert one == evaluation.part_of(subject, "xcopa", "en", options(token_budget=64))
     for changed in (options(shots=2), options(prompt_language="own")):
         assert one != evaluation.part_of(subject, "xcopa", "en", changed)
+
+
+def test_choices_are_judged_three_ways_and_answers_by_their_language(llama):
+    """The third way takes the option's own log-likelihood away (mutual information)."""
+    choices = evaluation.evaluate(
+        *llama, BASE, "xcopa", "sw", options(scoring="likelihood")
+    )
+    assert choices["accuracy_mutual_info"].isin([0.0, 1.0]).all()
+    answers = evaluation.evaluate(*llama, BASE, "indicqa", "ta", options())
+    known = answers["in_language"].dropna()
+    assert known.isin([0.0, 1.0]).all()
+    assert len(known)
+    has_answer = answers["references"].str.len() > 0
+    assert answers.loc[has_answer, "f1_no_answer"].isna().all()
+    assert answers.loc[~has_answer, "f1_has_answer"].isna().all()
+    assert answers.loc[has_answer, "f1_has_answer"].equals(
+        answers.loc[has_answer, "f1"]
+    )

@@ -24,6 +24,7 @@ def predictions(**changes) -> pd.DataFrame:
             "example": ["a", "b", "c", "d"],
             "shots": 2,
             "context_cut": False,
+            "cut_off": [False, True, True, False],
             "prediction": ["x", "y", "", "z"],
             "references": [["x"], ["q"], ["q"], ["z"]],
             "format_failure": [False, False, True, False],
@@ -34,7 +35,7 @@ def predictions(**changes) -> pd.DataFrame:
             "rouge_l": np.nan,
         }
     )
-    return rows.assign(**changes)
+    return rows.assign(**changes).reindex(columns=results.PREDICTIONS_COLUMNS)
 
 
 def test_scores_are_means_with_their_standard_error_and_count():
@@ -42,6 +43,7 @@ def test_scores_are_means_with_their_standard_error_and_count():
     assert list(scores.index) == ["exact_match", "f1"]
     f1 = scores.loc["f1"]
     assert (f1["value"], f1["n"], f1["format_failures"]) == (0.625, 4, 1)
+    assert (f1["cut_off"], f1["shots"], f1["cutter"]) == (2, 2, "")
     assert f1["stderr"] == pytest.approx(np.std([1, 0.5, 0, 1], ddof=1) / 2)
 
 
@@ -52,6 +54,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     assert list(pd.read_parquet(tmp_path / "base" / "scores.parquet").columns) == [
         *("base_model", "instruction_data", "rank", "bits", "seed", "task", "language"),
         *("scoring", "metric", "value", "stderr", "n", "format_failures"),
+        *("cut_off", "shots", "cutter"),
     ]
     collected, problems = results.collect(tmp_path)
     assert problems == []

@@ -17,7 +17,7 @@ from maple_utils.params import CELL
 from maple_utils.results import MAIN_METRICS, main_metrics
 
 WHERE = ["task", "language"]
-_MEASURE = ["scoring", "metric", "value", "stderr", "n"]
+_MEASURE = ["scoring", "metric", "value", "stderr", "n", "cutter"]
 _TEXT = ["base_model", "instruction_data", *WHERE]
 
 

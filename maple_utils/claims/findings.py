@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from maple_utils import rouge
 from maple_utils.claims.contrasts import (
     WHERE,
     Estimate,
@@ -103,13 +104,24 @@ def median_larger(reference: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def comparable(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores that can stand beside other people's.
+
+    Left out are summaries whose words were cut otherwise than XL-Sum's scorer does.
+    """
+    pairs = zip(scores["language"], scores["cutter"], strict=True)
+    same = [rouge.is_comparable(*pair) for pair in pairs]
+    return scores[(scores["metric"] != "rouge_l") | np.array(same, dtype=bool)]
+
+
 def gap_to_larger(changes: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Return what `score_changes` gives, beside the median larger model.
 
     Adds gap_before and gap_after (points that the larger model is ahead) to the columns
-    of `median_larger`; rows without a larger model are dropped.
+    of `median_larger`; rows without a larger model are dropped, and what is not
+    `comparable`.
     """
-    table = changes.merge(median_larger(reference), on=[*WHERE, "metric"])
+    table = comparable(changes).merge(median_larger(reference), on=[*WHERE, "metric"])
     return table.assign(
         gap_before=100 * (table["larger"] - table["base_value"]),
         gap_after=100 * (table["larger"] - table["value"]),
@@ -249,7 +261,7 @@ def mistral_strong(evidence: Evidence) -> Finding:
     lead = clustered_mean(ahead["points"], ahead["language"], ahead["task"])
     why = f"ahead of Llama-2 by {lead.value:.1f} points; GPT-4 "
     gpt4 = evidence.reference.query("model == 'GPT-4' and failure == ''")
-    both = table[table["family"] == "mistral"].merge(
+    both = comparable(table[table["family"] == "mistral"]).merge(
         gpt4, on=[*WHERE, "metric"], suffixes=("", "_gpt4")
     )
     holds = lead.value > 0

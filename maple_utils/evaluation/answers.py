@@ -232,11 +232,14 @@ def _rank(
 ) -> list[dict[str, Any]]:
     """Rank each example's options by likelihood; return `metrics.judge_ranking`'s."""
     requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
+    alone = [("", list(prompt.continuations)) for prompt in prompts]
     limits: dict[str, Any] = {"progress": progress}
     limits["token_budget"] = options.token_budget or None
     nats = loglikelihoods(model, tokenizer, requests, **limits)
-    pairs = zip(data.test, nats, strict=True)
-    return [metrics.judge_ranking(*pair) | {"cut_off": False} for pair in pairs]
+    limits["progress"] = None
+    unconditional = loglikelihoods(model, tokenizer, alone, **limits)
+    given = zip(data.test, nats, unconditional, strict=True)
+    return [metrics.judge_ranking(*each) | {"cut_off": False} for each in given]
 
 
 def _write(

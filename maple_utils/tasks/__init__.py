@@ -19,9 +19,12 @@ from maple_utils.tasks.examples import Example, draw, read_examples
 from maple_utils.tasks.sources import Row, Source, has_split, is_held, load_rows
 
 METRICS = {
-    "choice": ("accuracy", "accuracy_bytes"),
-    "answer": ("f1", "exact_match"),
-    "summary": ("rouge_l",),
+    "choice": ("accuracy", "accuracy_bytes", "accuracy_mutual_info"),
+    "answer": (
+        *("f1", "exact_match"),
+        *("f1_has_answer", "exact_match_has_answer", "f1_no_answer", "in_language"),
+    ),
+    "summary": ("rouge_l", "in_language"),
 }
 MAIN_METRICS = tuple(names[0] for names in METRICS.values())  # one of each kind
 PLACEHOLDER = "NS"  # PAWS-X's for a sentence that was not translated (paws issue 15)
@@ -102,8 +105,8 @@ class TaskData:
     language: str
     test: tuple[Example, ...]
     shots: tuple[Example, ...]
-    answers: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]  # what differs from the published data, and what was decided
+    answers: tuple[tuple[str, ...], ...] = ()
 
 
 def select(
@@ -191,7 +194,7 @@ def load_task(
         test = [test[place] for place in np.sort(kept)]
     if unanswerable := sum(task.kind == "answer" and not e.references for e in test):
         notes.append(f"{unanswerable} of {len(test)} questions have no answer")
-    return TaskData(task, language, tuple(test), tuple(drawn), answers, tuple(notes))
+    return TaskData(task, language, tuple(test), tuple(drawn), tuple(notes), answers)
 
 
 def _test_rows(
