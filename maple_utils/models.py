@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    LlamaTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -128,7 +129,20 @@ def load(
         use_safetensors=True,
     )
     disable_cpu_repacking(model)
-    return model.eval(), AutoTokenizer.from_pretrained(name)
+    return model.eval(), load_tokenizer(name)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model, by hub id or folder.
+
+    Of a folder that has nothing but a `tokenizer.model`, transformers would take a
+    generic class, without a begin token and with other tokens at the start of a text.
+    """
+    others = ("tokenizer.json", "tokenizer_config.json")
+    is_bare = (Path(name) / "tokenizer.model").is_file()
+    if is_bare and not any((Path(name) / other).is_file() for other in others):
+        return LlamaTokenizer.from_pretrained(name, add_bos_token=True)
+    return AutoTokenizer.from_pretrained(name)
 
 
 def disable_cpu_repacking(model: torch.nn.Module) -> None:

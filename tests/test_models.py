@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import sentencepiece
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -98,3 +99,24 @@ def test_8_bit_products_do_not_fill_the_notebook(caplog):
     with torch.no_grad():
         model(torch.tensor([[1, 300, 400]]))
     assert "inputs will be cast" not in caplog.text
+
+
+def test_a_folder_with_nothing_but_a_sentencepiece_model_tokenizes_as_it_does(tmp_path):
+    """Transformers' own choice would drop the begin token and the leading blank."""
+    sentences = ["a man walks home", "two men walk", "Mtu anatembea nyumbani"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_prefix=str(tmp_path / "tokenizer"),
+        model_type="bpe",
+        vocab_size=320,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    own = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
+    tokenizer = models.load_tokenizer(str(tmp_path))
+    for text in ("a man walks", "### Response:\nMtu wa home\n"):
+        begin, *ids = tokenizer(text)["input_ids"]
+        assert begin == own.bos_id()
+        assert ids == own.encode(text)
