@@ -111,6 +111,8 @@ def test_a_folder_with_nothing_but_a_sentencepiece_model_tokenizes_as_it_does(tm
         vocab_size=320,
         hard_vocab_limit=False,
         byte_fallback=True,
+        normalization_rule_name="identity",  # as Llama's
+        remove_extra_whitespaces=False,
         minloglevel=2,
     )
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
