@@ -24,6 +24,7 @@ from maple_utils.figures.deltas import (
 )
 from maple_utils.figures.scores import score_by_bits, score_by_language, score_by_rank
 from maple_utils.figures.style import NotDrawable, is_miniature, save
+from maple_utils.figures.yardstick import language_consistency, shots_by_language
 
 __all__ = [
     "NotDrawable",
@@ -36,10 +37,12 @@ __all__ = [
     "form_or_task",
     "gap_to_larger_models",
     "is_miniature",
+    "language_consistency",
     "save",
     "score_against_cost",
     "score_by_bits",
     "score_by_language",
     "score_by_rank",
+    "shots_by_language",
     "verdicts",
 ]
