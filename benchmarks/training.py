@@ -69,7 +69,7 @@ def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Mod
         attn_implementation=plan.attn_implementation,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
-    models.keep_weights_still(base)
+    models.disable_cpu_repacking(base)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     return get_peft_model(base, lora)
 

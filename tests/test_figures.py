@@ -58,6 +58,15 @@ def training(scored: pd.DataFrame) -> pd.DataFrame:
     return runs.merge(held, how="cross")
 
 
+def yardstick(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores with shots, and how many answers are in their language."""
+    told = scored.dropna(subset="value").assign(metric="in_language")
+    told["value"] = np.where(told["rank"] == 0, 0.6, 0.95)
+    everything = pd.concat([scored, told], ignore_index=True)
+    fewer = everything["language"].map({"hi": 3.0, "th": 5.5, "en": 8.0})
+    return everything.assign(shots=fewer.astype(float).fillna(7.0))
+
+
 def draw(name: str, table: pd.DataFrame) -> tuple:
     """Call a figure's function with what it needs, from a scores table."""
     one_each = primary_scores(table)
@@ -72,7 +81,12 @@ def draw(name: str, table: pd.DataFrame) -> tuple:
     if name == "verdicts":
         verdicts = claims.evaluate_claims(table, None, reference)
         return figures.verdicts(one_each, verdicts)
-    first = table if name == "form_or_task" else one_each
+    firsts = {
+        "form_or_task": table,
+        "language_consistency": yardstick(table),
+        "shots_by_language": yardstick(table),
+    }
+    first = firsts.get(name, one_each)
     return getattr(figures, name)(first, *others.get(name, ()))
 
 
@@ -127,6 +141,17 @@ def test_numbers_beneath_are_the_means(table):
     assert row["highest"] == pytest.approx(100 * same[same.index > 0].max())
 
 
+def test_languages_answered_in_and_shots_are_means(table):
+    _, beneath = draw("language_consistency", table)
+    assert beneath["before"].to_numpy() == pytest.approx(60)
+    assert beneath["after"].to_numpy() == pytest.approx(95)
+    _, beneath = draw("shots_by_language", table)
+    shown = beneath.set_index(["task", "language"])["shots"]
+    assert (shown["xquad", "hi"], shown["xquad", "en"]) == (3.0, 8.0)
+    with pytest.raises(figures.NotDrawable, match="whose language can be told"):
+        figures.language_consistency(table)
+
+
 def test_form_is_what_generation_gains_beyond_likelihood(table):
     _, beneath = draw("form_or_task", table)
     found = beneath.groupby("kind")["mean"].mean()
@@ -165,6 +190,7 @@ def test_no_scores_make_no_figure(name, table):
 def test_base_models_alone(table):
     bases = table[table["instruction_data"] == ""]
     drawn = ["score_by_bits", "score_by_language", "verdicts"]
+    drawn += ["language_consistency", "shots_by_language"]
     for name in drawn:
         assert len(draw(name, bases)[1])
     for name in set(FIGURES) - set(drawn):

@@ -206,7 +206,7 @@ def trainer_of(
     base = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, quantization_config=config
     )
-    models.keep_weights_still(base)
+    models.disable_cpu_repacking(base)
     lora = LoraConfig(
         r=4, target_modules="all-linear", lora_dropout=dropout, init_lora_weights=False
     )

@@ -46,9 +46,9 @@ def shots_by_language(all_scores: pd.DataFrame) -> Drawn:
     Returns:
         The figure; and per task and language the mean number of shots over all runs.
     """
-    shown = main_metrics(all_scores).dropna(subset="shots")
+    shown = main_metrics(all_scores).dropna(subset=["value", "shots"])
     table = shown.groupby(["task", "language"], as_index=False)["shots"].mean()
-    if not table["shots"].gt(0).any():
+    if not (table["shots"] > 0).any():
         raise NotDrawable("no run had examples before its questions")
     codes = style.by_resource(table["language"])
     named = table.assign(
