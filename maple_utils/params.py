@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -196,8 +196,6 @@ def convert(name: str, value: Any, notebook: str = "") -> Any:
         example = f"; e.g. -p {name} {known.example}" if known.example != "" else ""
         allowed = known.allowed(notebook)
         raise ParameterError(f"{name}: got {value!r}; allowed: {allowed}{example}")
-    if kind is list:
-        value = list(dict.fromkeys(cast(list, value)))
     return check_languages(value) if name == "languages" else value
 
 

@@ -99,4 +99,7 @@ def table(
         stderr=noise / 100,
         n=n,
         format_failures=0,
+        cut_off=0,
+        shots=0.0,
+        cutter="",
     )

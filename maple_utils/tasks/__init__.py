@@ -84,7 +84,7 @@ PAPER_TASKS = tuple(TASKS)[:6]  # the other four are offered, and off by default
 
 def check_names(names: Iterable[str]) -> list[str]:
     """Return the names as a list; raise ParameterError where one is no task."""
-    names = list(names)
+    names = list(dict.fromkeys(names))
     if not set(names) <= set(TASKS):
         raise ParameterError(
             f"tasks: got {','.join(names)!r}; allowed: any of {', '.join(TASKS)}; "

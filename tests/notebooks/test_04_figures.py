@@ -32,6 +32,7 @@ def write_run(runs: Path, cell: Cell, gain: float = 0.0) -> None:
             value = 0.4 + 0.05 * i + gain
             rows.append({**row, "metric": metric, "value": value, "stderr": 0.01})
     table = pd.DataFrame(rows).assign(**cell.asdict(), n=100, format_failures=0)
+    table = table.assign(cut_off=0, shots=0.0, cutter="")
     name = "base" if cell.is_base else "tuned"
     write_scores(table, runs / name / "scores.parquet")
 
