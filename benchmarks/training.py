@@ -32,7 +32,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import forecast, instructions, miniature, models, training
+from maple_utils import instructions, miniature, models, training
 from maple_utils.training import meters
 
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
@@ -114,9 +114,7 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
         models.forget_peak_memory()
         trainer.train()
     memory = models.peak_memory()
-    shape = forecast.shape_of(given.base_model)
-    cost = meter.cost(shape.flops(rank, gradient_checkpointing=False), plan.dtype)
-    return cost | {"peak": memory}
+    return meter.cost(given.base_model, rank, plan.dtype) | {"peak": memory}
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -441,7 +441,7 @@ def test_the_meter_counts_what_was_read(tmp_path):
     trainer = trainer_of(tmp_path, per_device_train_batch_size=4, num_train_epochs=1)
     meter = meters.Meter(trainer)
     trainer.train()
-    cost = meter.cost(flops_per_token=1.0, dtype=torch.float32)
+    cost = meter.cost("miniature-llama", rank=8, dtype=torch.float32)
     read = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     assert cost["tokens"] == read
     assert cost["tokens_per_second"] == pytest.approx(read / meter.seconds, abs=0.1)
@@ -458,7 +458,7 @@ def test_a_resumed_run_has_the_counts_of_the_whole(tmp_path):
         trainer = trainer_of(tmp_path, **often)
         meter = meters.Meter(trainer)
         trainer.train(resume_from_checkpoint=resumed)
-        costs.append(meter.cost(flops_per_token=1.0, dtype=torch.float32))
+        costs.append(meter.cost("miniature-llama", rank=8, dtype=torch.float32))
     assert costs[1]["tokens"] == costs[0]["tokens"]
     assert costs[1]["seconds"] == costs[0]["seconds"]
 

@@ -40,9 +40,7 @@ class HeldOut(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % state.eval_steps == 0:
             due = control.should_log  # which trainer.log() takes as done
-            model = (
-                self.trainer.model.eval()
-            )  # or TRL adds what it counts while training
+            model = self.trainer.model.eval()  # in training, TRL adds counts of its own
             found = self.bits_per_byte().add_prefix("heldout_")
             self.trainer.log(found.to_dict())
             model.train()
