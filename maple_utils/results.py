@@ -9,7 +9,6 @@ fractions from 0 to 1, bits per byte apart.
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ import pandas as pd
 from maple_utils import files, rouge, tasks
 from maple_utils.languages import LANGUAGES
 from maple_utils.params import CELL, Cell
+from maple_utils.words import natural_key
 
 METRICS = list(dict.fromkeys(m for names in tasks.METRICS.values() for m in names))
 MAIN_METRICS = tasks.MAIN_METRICS
@@ -153,7 +153,7 @@ def used_parameters(runs_dir: Path) -> dict[str, str]:
     for given in records:
         for name, value in given.items():
             found.setdefault(name, set()).add(str(value))
-    return {name: ", ".join(sorted(of, key=_natural)) for name, of in found.items()}
+    return {n: ", ".join(sorted(v, key=natural_key)) for n, v in found.items()}
 
 
 def _heldout(record: dict) -> list[dict]:
@@ -217,13 +217,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     names = [Cell(*row).name for row in main[CELL].itertuples(index=False)]
     cells = pd.Series(names, main.index, "str", "mean over languages")
     return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
-        key=lambda names: names.map(_natural)
+        key=lambda names: names.map(natural_key)
     )
-
-
-def _natural(name: str) -> tuple:
-    """Sort key that takes numbers as numbers: r8 before r16."""
-    return tuple(int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name))
 
 
 def main() -> None:

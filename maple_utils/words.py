@@ -28,6 +28,11 @@ def without_format(text: str) -> str:
     return _FORMAT.sub("", text)
 
 
+def natural_key(name: str) -> tuple[str | int, ...]:
+    """Return a sort key that takes numbers as numbers: r8 before r16."""
+    return tuple(int(p) if p.isdecimal() else p for p in regex.split(r"(\d+)", name))
+
+
 def tokenize_words(text: str) -> list[str]:
     """Split a text in any script into lower-case words, without punctuation."""
     return _WORD.findall(without_format(text.lower()))

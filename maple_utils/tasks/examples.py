@@ -1,6 +1,5 @@
 """A row of a published dataset as an example, with its id and what it shares."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -9,6 +8,7 @@ import numpy as np
 
 from maple_utils.errors import ParameterError
 from maple_utils.tasks.sources import Row
+from maple_utils.words import natural_key
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def read_examples(
         if name in examples:
             raise ParameterError(f"tasks: {where}, row {place}: its id {name} is twice")
         examples[name] = replace(example, id=name)
-    ordered = sorted(examples.values(), key=lambda example: _natural(example.id))
+    ordered = sorted(examples.values(), key=lambda example: natural_key(example.id))
     first: dict[str, str] = {}
     return [
         replace(example, cluster=first.setdefault(example.context, example.id))
@@ -133,11 +133,6 @@ def read_examples(
 def _identity(row: Row, place: int, first_id: int) -> str:
     found = next((row[name] for name in ID_COLUMNS if name in row), place)
     return str(int(found) - first_id) if str(found).isdecimal() else str(found)
-
-
-def _natural(name: str) -> tuple:
-    """Sort key that takes numbers as numbers: 9 before 10."""
-    return tuple(int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name))
 
 
 def draw(
