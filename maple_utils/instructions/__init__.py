@@ -22,7 +22,7 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from maple_utils.errors import ParameterError
+from maple_utils.errors import ParameterError, first_line
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import LANGUAGES, check_languages
 from maple_utils.words import tokenize_words
@@ -150,11 +150,6 @@ def read_train(source: str, config: str | None = None) -> Dataset:
         uncached = {"streaming": True, "cache_dir": scratch}
         rows = load_dataset(source, config, split="train", **uncached)
         return Dataset.from_list(list(rows))
-
-
-def first_line(error: Exception) -> str:
-    """Return the name of an error and the first line of what it says."""
-    return f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _present(

@@ -7,8 +7,8 @@ import pandas as pd
 import regex
 from datasets import load_dataset
 
-from maple_utils.errors import ParameterError
-from maple_utils.instructions import UNREADABLE, first_line, read_train
+from maple_utils.errors import ParameterError, first_line
+from maple_utils.instructions import UNREADABLE, read_train
 
 COLUMNS = ["id", "instruction", "input", "output"]
 

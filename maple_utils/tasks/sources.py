@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
 
-from maple_utils.errors import ParameterError
+from maple_utils.errors import ParameterError, first_line
 from maple_utils.languages import LANGUAGES
 
 Row = Mapping[str, Any]
@@ -86,7 +86,7 @@ def load_rows(
             keep = KEEP[source.keep]
             return [row for row in flatten(data) if keep(row, split, language)]
     except Exception as error:  # whatever a reader of files or of the hub raises
-        reason = f"{type(error).__name__} {error}".split("\n")[0][:200]
+        reason = first_line(error)[:200]
         raise ParameterError(
             f"hub_root: got {str(hub_root)!r}, where {source.dataset} {config} {split} "
             f"does not load ({reason}); allowed: a network, or a mirror that holds it"
@@ -122,7 +122,7 @@ def is_held(source: Source, language: str, hub_root: str | Path) -> bool:
             str(folder)
         )
     except Exception as error:  # likewise
-        reason = f"{type(error).__name__} {error}".split("\n")[0][:200]
+        reason = first_line(error)[:200]
         raise ParameterError(
             f"hub_root: got {str(hub_root)!r}, where {source.dataset} cannot be read "
             f"({reason}); allowed: a folder as the hub has it, or none of it"
