@@ -14,7 +14,7 @@ import regex
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
-from maple_utils.consistency import language_scores
+from maple_utils.consistency import count_letters, language_scores
 from maple_utils.languages import LANGUAGES
 from maple_utils.words import rouge_l_f, tokenize_words
 
@@ -62,7 +62,7 @@ def detected_language(text: str, expected: str, thresholds: Thresholds) -> str |
 
     `consistency.language_scores` identifies it.
     """
-    if len(regex.findall(r"\p{L}", text)) < thresholds.lid_letters:
+    if count_letters(text) < thresholds.lid_letters:
         return None
     scores = language_scores(text)
     best = max(scores, key=lambda code: scores[code])
