@@ -187,7 +187,7 @@ def check_known(name: str) -> None:
 def convert(name: str, value: Any, notebook: str = "") -> Any:
     """Return a parameter's value in its own type, or say what is wrong with it."""
     known = PARAMETERS[name]
-    kind = TYPES[known.type]
+    kind: Any = TYPES[known.type]  # else mypy narrows value to object
     if kind is list and isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if kind is float and type(value) is int:
