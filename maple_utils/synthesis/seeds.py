@@ -8,7 +8,7 @@ import regex
 from datasets import load_dataset
 
 from maple_utils.errors import ParameterError, first_line
-from maple_utils.instructions import UNREADABLE, read_train
+from maple_utils.instructions.loading import UNREADABLE, read_train
 
 COLUMNS = ["id", "instruction", "input", "output"]
 
