@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import torch
+from huggingface_hub import HfApi
 from peft import PeftModel
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -66,11 +66,14 @@ def _is_hub_id(name: str) -> bool:
 
 
 def base_revision(base_model: str) -> str:
-    """Return the commit of a model of the hub, as loaded, or a digest of a folder."""
+    """Return the commit of a model of the hub, as loaded, or a digest of a folder.
+
+    The cache knows the commit, once the model has been loaded.
+    """
     name = source(base_model)
     if Path(name).is_dir():
         return f"sha256:{content_of(Path(name))}"
-    return str(AutoConfig.from_pretrained(name)._commit_hash)
+    return HfApi().resolve_revision(name, local_files_only=True).resolved
 
 
 def compute_dtype() -> torch.dtype:

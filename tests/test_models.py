@@ -1,10 +1,12 @@
 """Base models by name, adapters that fit, a record that says where a run was."""
 
 import json
+import shutil
 
 import pytest
 import sentencepiece
 import torch
+from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from maple_utils import models
@@ -16,6 +18,21 @@ def test_short_names_hub_ids_and_folders_are_known():
     assert models.source("owner/name") == "owner/name"
     folder = models.BASE_MODELS["miniature-llama"]
     assert models.source(folder) == folder
+
+
+def test_a_model_of_the_hub_is_known_by_the_commit_that_was_loaded(
+    tmp_path, monkeypatch
+):
+    """A cache as the hub's library leaves it, read without a network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, cached = "0123456789" * 4, tmp_path / "models--owner--name"
+    shutil.copytree(models.source("miniature-llama"), cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    model, _ = models.load("owner/name", 16, torch.float32)
+    assert model.config.vocab_size > 0
+    assert models.base_revision("owner/name") == commit
 
 
 @pytest.mark.parametrize("name", ["llama2", "./nowhere", "a/b/c", "", "~/models/x"])
