@@ -156,10 +156,9 @@ def _digest(file: Path, changed: int) -> bytes:
 
 def versions_of(task: tasks.Task, hub_root: str | Path) -> dict[str, str]:
     """Return the revision of each dataset behind a task, or its folder's digest."""
-    sources = (task.source, *task.other_sources.values(), *task.other_shots.values())
     if not hub_root:
-        return {source.dataset: source.revision for source in sources}
-    folders = {s.dataset: Path(hub_root) / s.dataset for s in sources}
+        return {source.dataset: source.revision for source in task.sources}
+    folders = {s.dataset: Path(hub_root) / s.dataset for s in task.sources}
     return {
         name: f"sha256:{provenance.content_of(folder)}"
         for name, folder in folders.items()

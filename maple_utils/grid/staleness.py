@@ -28,7 +28,6 @@ def data_of(notebook: str, cell: Cell, settings: dict[str, Any]) -> dict[str, st
         read = {cell.instruction_data} - {""}
         if notebook == "03_evaluate":
             for task in (TASKS[t] for t in settings.get("tasks") or PAPER_TASKS):
-                sources = (task.source, *task.other_sources.values())
-                read |= {source.dataset for source in sources}
+                read |= {source.dataset for source in task.sources}
         folders += [mirror / name for name in sorted(read)]
     return {folder.name: content_of(folder) for folder in folders if folder.is_dir()}

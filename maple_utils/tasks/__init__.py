@@ -53,6 +53,12 @@ class Task:
         """Return the names of this task's metrics."""
         return METRICS[self.kind]
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Return every place that its rows or its shots may be read from."""
+        others = (*self.other_sources.values(), *self.other_shots.values())
+        return (self.source, *others)
+
     def source_of(self, language: str) -> Source:
         """Return where this language's rows are."""
         return self.other_sources.get(language, self.source)
