@@ -23,6 +23,9 @@ from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
 FITTING = 0.995  # share of the right answers that fit before ...
 SLACK = 1.5  # ... this much more room is given: a right answer may have more words
 
+# What is asked of whom: model, tokenizer, task, language, seed.
+Asking = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, int]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -48,6 +51,11 @@ class Options:
             values["allow_other_counts"] = True
         return cls(**values | {"hub_root": miniature.hub_root(values["hub_root"])})
 
+    @property
+    def budget(self) -> int | None:
+        """Return the tokens per forward pass, None where the device chooses."""
+        return self.token_budget or None
+
     def scorings(self, task: Task) -> list[str]:
         """Return how a task is scored: choices as `scoring` says, others generated."""
         both = self.scoring == "both"
@@ -70,23 +78,34 @@ def load(task: str, language: str, seed: int, options: Options) -> TaskData:
     )
 
 
-@lru_cache(maxsize=64)
+@cache
 def new_tokens(
-    tokenizer: PreTrainedTokenizerBase, task: str, language: str, options: Options
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str,
+    language: str,
+    seed: int,
+    options: Options,
 ) -> int:
     """Return how many tokens a written answer may take: so many that right ones fit.
 
     A fixed number would cut answers short in the scripts that a tokenizer hardly knows,
     and only there. It is half as many again as the shortest right answer takes in 99.5
     of 100 rows of the whole test split, plus one for the line end; at least the task's
-    own number, which is what most Latin scripts need (ours).
+    own number, which is what most Latin scripts need (ours). Half of the model's
+    positions are left to the question.
     """
-    if options.max_new_tokens:
-        return options.max_new_tokens
-    data = load(task, language, 0, options)
-    lengths = [_shortest(tokenizer, right) for right in data.answers if right]
-    needed = np.quantile(lengths or [0], FITTING, method="higher")
-    return max(data.task.max_new_tokens, math.ceil(SLACK * needed) + 1)
+    wanted = options.max_new_tokens
+    if not wanted:
+        data = load(task, language, seed, options)
+        lengths = [_shortest(tokenizer, right) for right in data.answers if right]
+        needed = np.quantile(lengths or [0], FITTING, method="higher")
+        wanted = max(data.task.max_new_tokens, math.ceil(SLACK * needed) + 1)
+    return min(wanted, _positions(model) // 2)
+
+
+def _positions(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().max_position_embeddings
 
 
 def _shortest(tokenizer: PreTrainedTokenizerBase, right: Sequence[str]) -> int:
@@ -140,10 +159,9 @@ def ask(
         most = _equal_shots(model, tokenizer, task, seed, scoring, options)
         shots = shots[:most]
     form = form_of(data, scoring, options.prompt_template, options.prompt_language)
-    positions = model.config.get_text_config().max_position_embeddings
+    positions = _positions(model)
     if scoring == "generate":
-        room = new_tokens(tokenizer, task, language, options)
-        positions -= min(room, positions // 2)
+        positions -= new_tokens(model, tokenizer, task, language, seed, options)
     count = partial(_count, tokenizer)
     return [fit(form, example, shots, count, positions) for example in data.test]
 
@@ -197,14 +215,15 @@ def evaluate(
         ParameterError: as `load_task` and `scoring` do.
     """
     tables = []
+    asking = (model, tokenizer, task, language, cell.seed)
     data = load(task, language, cell.seed, options)
     for scoring in options.scorings(data.task):
-        prompts = ask(model, tokenizer, task, language, cell.seed, scoring, options)
+        prompts = ask(*asking, scoring, options)
         total = sum(len(prompt.continuations) or 1 for prompt in prompts)
         name = f"{task} {language} {scoring}"
         with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
             answer = {"likelihood": _rank, "generate": _write}[scoring]
-            judged = answer(model, tokenizer, data, prompts, options, bar.update)
+            judged = answer(asking, prompts, options, bar.update)
         asked = zip(data.test, prompts, judged, strict=True)
         rows = [
             {
@@ -223,9 +242,7 @@ def evaluate(
 
 
 def _rank(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TaskData,
+    asking: Asking,
     prompts: Sequence[Prompt],
     options: Options,
     progress: Callable[[int], object],
@@ -233,31 +250,31 @@ def _rank(
     """Rank each example's options by likelihood; return `metrics.judge_ranking`'s."""
     requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
     alone = [("", list(prompt.continuations)) for prompt in prompts]
-    limits: dict[str, Any] = {"progress": progress}
-    limits["token_budget"] = options.token_budget or None
-    nats = loglikelihoods(model, tokenizer, requests, **limits)
-    limits["progress"] = None
-    unconditional = loglikelihoods(model, tokenizer, alone, **limits)
-    given = zip(data.test, nats, unconditional, strict=True)
+    model, tokenizer, *where = asking
+    score = partial(loglikelihoods, model, tokenizer, token_budget=options.budget)
+    nats = score(requests, progress=progress)
+    unconditional = score(alone)
+    examples = load(*where, options).test
+    given = zip(examples, nats, unconditional, strict=True)
     return [metrics.judge_ranking(*each) | {"cut_off": False} for each in given]
 
 
 def _write(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TaskData,
+    asking: Asking,
     prompts: Sequence[Prompt],
     options: Options,
     progress: Callable[[int], object],
 ) -> list[dict[str, Any]]:
     """Let the model write each answer, up to a line end; return `judge_text`'s."""
-    texts = [prompt.text for prompt in prompts]
-    limits: dict[str, Any] = {"progress": progress}
-    limits["token_budget"] = options.token_budget or None
-    room = new_tokens(tokenizer, data.task.name, data.language, options)
-    most = model.config.get_text_config().max_position_embeddings // 2
+    model, tokenizer, *where = asking
+    data = load(*where, options)
     written = generate(
-        model, tokenizer, texts, max_new_tokens=min(room, most), **limits
+        model,
+        tokenizer,
+        [prompt.text for prompt in prompts],
+        max_new_tokens=new_tokens(*asking, options),
+        token_budget=options.budget,
+        progress=progress,
     )
     no_answer = wording(data.task, data.language, options.prompt_language)["none"]
     judge = partial(metrics.judge_text, data.task, data.language, no_answer)

@@ -185,19 +185,19 @@ def evaluate_pair(
     task: str,
     language: str,
     options: Options,
-) -> pd.DataFrame:
-    """Return a pair's predictions table: evaluated now, or kept by a run before.
+) -> None:
+    """Write a pair's predictions to its part, unless a run before did so.
 
     Arguments are those of `evaluate`; the subject's adapter is switched on for it.
     """
     part = part_of(subject, task, language, options)
-    if not is_done(part):
-        with models.switched_to(model, subject.key):
-            table = evaluate(
-                model, tokenizer, subject.cell, task, language, options, progress=True
-            )
-        results.write_predictions(table, part)
-    return pd.read_parquet(part)
+    if is_done(part):
+        return
+    with models.switched_to(model, subject.key):
+        table = evaluate(
+            model, tokenizer, subject.cell, task, language, options, progress=True
+        )
+    results.write_predictions(table, part)
 
 
 def heldout_scores(
@@ -220,9 +220,8 @@ def heldout_scores(
         seed=trained["seed"],
         workspace_dir=workspace(),
     )
-    budget = options.token_budget or None
     with models.switched_to(model, subject.key):
-        bits = heldout_bits(model, tokenizer, rows, budget)
+        bits = heldout_bits(model, tokenizer, rows, options.budget)
     scores = []
     for language, part in bits.groupby("language"):
         value, stderr = metrics.bits_per_byte(part["nats"], part["bytes"])
@@ -266,6 +265,7 @@ def save(
 
 def finish(
     subject: Subject,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     options: Options,
     predictions: pd.DataFrame,
@@ -280,7 +280,7 @@ def finish(
     pairs = predictions[["task", "language"]].drop_duplicates()
     written = predictions[predictions["scoring"] == "generate"]
     rooms = written[["task", "language"]].drop_duplicates().itertuples(index=False)
-    own = options.prompt_language == "own"
+    own, seed = options.prompt_language == "own", subject.cell.seed
     spoken = {(t, code if own else "en") for t, code in pairs.itertuples(index=False)}
     words = {
         f"{task} {code}": wording(tasks.TASKS[task], code, options.prompt_language)
@@ -292,7 +292,7 @@ def finish(
         "subject": {**subject.cell.asdict(), "adapter": str(subject.adapter or "")},
         "words": words,
         "new_tokens": {
-            f"{task} {code}": new_tokens(tokenizer, task, code, options)
+            f"{task} {code}": new_tokens(model, tokenizer, task, code, seed, options)
             for task, code in rooms
         },
         "data": {
