@@ -10,7 +10,6 @@ the official script does not do: they are invisible, and answers that differ in 
 alone are equal.
 """
 
-import math
 import re
 import string
 import unicodedata
@@ -93,18 +92,6 @@ def _f1(given: list[str], gold: list[str]) -> float:
     return 2 * shared / (len(given) + len(gold))
 
 
-def bits_per_byte(nats: Sequence[float], n_bytes: Sequence[int]) -> tuple[float, float]:
-    """Return bits per byte over all texts, and its standard error (NaN for one text).
-
-    `nats` is each text's summed loss, `n_bytes` its length in UTF-8. The value is a
-    ratio of sums; its error is that of the linearised ratio.
-    """
-    bits, lengths = np.asarray(nats) / math.log(2), np.asarray(n_bytes)
-    value = bits.sum() / lengths.sum()
-    residuals = (bits - value * lengths) / lengths.mean()
-    return float(value), standard_error(residuals)
-
-
 def best_options(
     loglikelihoods: Sequence[float] | np.ndarray, options: Sequence[str]
 ) -> tuple[int, int]:
@@ -183,10 +170,3 @@ def _answer_scores(
     if not example.references:
         return scores | {"f1_no_answer": f1}
     return scores | {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of the mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    return float(np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -8,12 +8,11 @@ import pytest
 
 from maple_utils.metrics import (
     best_options,
-    bits_per_byte,
     f1_and_exact_match,
     judge_ranking,
     judge_text,
-    standard_error,
 )
+from maple_utils.scoring.heldout import bits_per_byte, standard_error
 from maple_utils.tasks import TASKS, Example, available, load_task
 from maple_utils.words import tokenize_words
 

@@ -1,4 +1,6 @@
-"""A model on a task in a language: `answers` asks and judges, `subjects` says who.
+"""A model on a task in a language.
+
+`answers` asks and judges, `subjects` says who is asked, `saving` keeps the tables.
 
 model, tokenizer = models.load("miniature-llama", 16, models.compute_dtype())
 cell = Cell("miniature-llama", "", 0, 16)
@@ -14,15 +16,13 @@ from maple_utils.evaluation.answers import (
     new_tokens,
     notes,
 )
+from maple_utils.evaluation.saving import finish, heldout_scores, save
 from maple_utils.evaluation.subjects import (
     Subject,
     evaluate_pair,
-    finish,
-    heldout_scores,
     is_done,
     loading,
     part_of,
-    save,
     subjects,
 )
 

@@ -3,6 +3,9 @@
 They move long before any task does, and compare languages whatever the tokenizer.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from datasets import Dataset
@@ -50,3 +53,22 @@ def heldout_bits(
             "bytes": table["output"].str.encode("utf-8").str.len(),
         }
     )
+
+
+def bits_per_byte(nats: Sequence[float], n_bytes: Sequence[int]) -> tuple[float, float]:
+    """Return bits per byte over all texts, and its standard error (NaN for one text).
+
+    `nats` is each text's summed loss, `n_bytes` its length in UTF-8. The value is a
+    ratio of sums; its error is that of the linearised ratio.
+    """
+    bits, lengths = np.asarray(nats) / math.log(2), np.asarray(n_bytes)
+    value = bits.sum() / lengths.sum()
+    residuals = (bits - value * lengths) / lengths.mean()
+    return float(value), standard_error(residuals)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean; NaN for fewer than two values."""
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))

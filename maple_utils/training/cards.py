@@ -8,10 +8,10 @@ import pandas as pd
 from maple_utils import files
 from maple_utils.instructions.cards import front_matter, markdown_table
 from maple_utils.training import meters
+from maple_utils.training.checkpoints import CHOSEN
 
 SETTINGS = """rank bits lora_alpha_ratio lora_dropout learning_rate epochs max_steps
     batch_size packing seed""".split()
-CHOSEN = ("max_length", "dtype", "optimizer")  # by the device
 
 
 def write(

@@ -1,6 +1,5 @@
 """What training does and costs: held-out bits per byte, seconds, tokens, FLOPs."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from transformers import Trainer, TrainerCallback
 
 from maple_utils.forecast import shape_of
-from maple_utils.scoring.heldout import heldout_bits
+from maple_utils.scoring.heldout import bits_per_byte, heldout_bits
 
 
 class HeldOut(TrainerCallback):
@@ -32,10 +31,9 @@ class HeldOut(TrainerCallback):
     def bits_per_byte(self) -> pd.Series:
         """Return bits per byte by language, a unit that no tokenizer has a part in."""
         model, tokenizer = self.trainer.model, self.trainer.processing_class
-        rows = heldout_bits(model, tokenizer, self.rows)
-        rows["bits"] = rows["nats"] / math.log(2)
-        sums = rows.groupby("language")[["bits", "bytes"]].sum()
-        return sums["bits"] / sums["bytes"]
+        languages = heldout_bits(model, tokenizer, self.rows).groupby("language")
+        found = {c: bits_per_byte(r["nats"], r["bytes"])[0] for c, r in languages}
+        return pd.Series(found, dtype=float).rename_axis("language")
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % state.eval_steps == 0:
