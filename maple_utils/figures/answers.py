@@ -117,10 +117,8 @@ def change_by_tokens(scores: pd.DataFrame, training: pd.DataFrame) -> Drawn:
         for rows, look in style.levels(part):
             axes.plot(rows["tokens_per_word"], rows["change"], **look | {"ls": ""})
         for row in part.itertuples():
-            name, at = (
-                style.language_name(row.language),
-                (row.tokens_per_word, row.change),
-            )
+            name = style.language_name(row.language)
+            at = (row.tokens_per_word, row.change)
             axes.annotate(name, at, (3, 2), textcoords="offset points", size=5)
         rho = "Spearman's ρ = {spearman:.2f}, p = {p:.2f}".format(**part.iloc[0])
         axes.set(title=f"{axes.get_title()}\n{rho}", xlabel="tokens per word")
