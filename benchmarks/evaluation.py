@@ -2,20 +2,22 @@
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --hub_root FOLDER  # a mirror with the real rows
+    python benchmarks/evaluation.py --only generation  # the lines with this word
 
 Both sides work on the same strings with the same random Llama model, in turn, in one
 run; the harness at the batch size that is fastest for it. Times are medians of
 `--repeats` runs, by the clock and in processor seconds, which other programs on the
 machine disturb little where `--threads` is 1. Without a mirror the rows are the
 miniature's, which has no XNLI. `--shape 7b --device cuda` takes the shape of Llama-2-7B
-in bfloat16 instead of 35 million parameters in float32. Needs the packages of the
-`test` extra.
+in bfloat16 instead of 35 million parameters in float32, `--model FOLDER` a real model
+with its tokenizer. Needs the packages of the `test` extra.
 """
 
 import argparse
 import random
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +26,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tokenizers import ByteLevelBPETokenizer, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from maple_utils import miniature, scoring
@@ -44,7 +52,6 @@ SHAPES = {
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 LINKS = {"cause": "kwa sababu", "effect": "kwa hivyo"}
 LABELS = ("Ndiyo", "Hivyo", "Hapana")  # lm-eval's words for XNLI in Swahili
-NEW_TOKENS = 32
 
 Requests = list[tuple[str, list[str]]]
 
@@ -132,6 +139,19 @@ def xquad(hub_root: Path, rows: int, shots: int = 8) -> list[str]:
     return [few + text(row) for row in qa[:rows]]
 
 
+def xlsum(hub_root: Path, rows: int) -> list[str]:
+    """Return zero-shot prompts of XLSum's shape that share nothing: a text, a wish.
+
+    The texts are XQuAD's passages, each used once, one to eight to a text, so that a
+    prompt has about 200 to 1,500 tokens.
+    """
+    qa = read(hub_root, "xquad", "en", "validation")
+    passages = iter({row["context"]: None for row in qa})
+    counts = [1 + i % 8 for i in range(rows)]
+    texts = [" ".join(islice(passages, count)) for count in counts]
+    return [f"{text}\nIn one sentence, this says that" for text in texts if text]
+
+
 def make_tokenizer(texts: list[str], size: int = 8192) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE with BOS on the texts of the benchmark."""
     bpe = ByteLevelBPETokenizer()
@@ -210,7 +230,9 @@ def harness(lm: HFLM, requests: Requests, batch_size: int) -> list[float]:
     return [score for score, _ in lm.loglikelihood(instances, disable_tqdm=True)]
 
 
-def plain_generate(model, tokenizer, prompts: list[str], batch_size: int) -> list[str]:
+def plain_generate(
+    model, tokenizer, prompts: list[str], new_tokens: int, batch_size: int
+) -> list[str]:
     """Continue full prompts by `model.generate`, in batches by length, left-padded."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     texts: dict[int, str] = {}
@@ -225,7 +247,7 @@ def plain_generate(model, tokenizer, prompts: list[str], batch_size: int) -> lis
         out = model.generate(
             **inputs,
             do_sample=False,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
             stop_strings=["\n"],
             tokenizer=tokenizer,
         )
@@ -274,14 +296,20 @@ def compare_scores(model, tokenizer, requests: Requests, repeats: int) -> dict:
     return {**times, "batch": best, "same": same}
 
 
-def compare_generation(model, tokenizer, prompts: list[str], repeats: int) -> dict:
+def compare_generation(
+    model, tokenizer, prompts: list[str], new_tokens: int, repeats: int
+) -> dict:
     """Time both sides on greedy generation, and compare every text."""
-    pilot = prompts[: max(2, len(prompts) // 4)]
-    best = fastest(BATCH_SIZES, lambda n: plain_generate(model, tokenizer, pilot, n))
+    pilot = prompts[:: max(1, len(prompts) // 16)]
+
+    def theirs_on(texts: list[str], size: int) -> list[str]:
+        return plain_generate(model, tokenizer, texts, new_tokens, size)
+
+    best = fastest(BATCH_SIZES, lambda n: theirs_on(pilot, n))
     times, theirs, ours = in_turn(
         model,
-        lambda: plain_generate(model, tokenizer, prompts, best),
-        lambda: scoring.generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS),
+        lambda: theirs_on(prompts, best),
+        lambda: scoring.generate(model, tokenizer, prompts, max_new_tokens=new_tokens),
         repeats,
     )
     same = sum(a.text == b for a, b in zip(ours, theirs, strict=True))
@@ -295,6 +323,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100, help="questions per task")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shape", choices=SHAPES, default="35m")
+    parser.add_argument("--model", help="folder of a real model instead of a shape")
+    parser.add_argument("--only", default="", help="part of the names of lines to run")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -307,10 +337,21 @@ def main() -> None:
         scored["XNLI sw, 4 shots, label word"] = xnli_words(root, rows)
     scored["Belebele's shape, letters"] = belebele(root, rows, letters=True)
     scored["Belebele's shape, answers"] = belebele(root, rows, letters=False)
-    prompts = {"XQuAD en, 8 shots, generation": xquad(root, max(2, rows // 2))}
-    texts = [context + "".join(o) for r in scored.values() for context, o in r]
-    tokenizer = make_tokenizer(texts + [text for p in prompts.values() for text in p])
-    model = make_model(args.shape, len(tokenizer), args.device)
+    few, long = max(2, rows // 2), xlsum(root, max(2, rows // 2))
+    prompts = {"XQuAD en, 8 shots, generation of 32": (xquad(root, few), 32)}
+    for new in (64, 128):
+        prompts[f"XLSum's shape, nothing shared, generation of {new}"] = (long, new)
+    scored = {name: items for name, items in scored.items() if args.only in name}
+    prompts = {name: items for name, items in prompts.items() if args.only in name}
+    if args.model:
+        tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+        model = model.eval().to(args.device)
+    else:
+        texts = [context + "".join(o) for r in scored.values() for context, o in r]
+        texts += [text for items, _ in prompts.values() for text in items]
+        tokenizer = make_tokenizer(texts)
+        model = make_model(args.shape, len(tokenizer), args.device)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(
         f"{size:.0f} million parameters, {model.dtype}, {args.threads} threads on"
@@ -320,11 +361,12 @@ def main() -> None:
         " | in processor s | of the machine's rate | same |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    for name, items in (scored | prompts).items():
-        compare = compare_generation if name in prompts else compare_scores
-        got = compare(model, tokenizer, items, args.repeats)
+    runs = [(n, compare_scores, (r,), len(r)) for n, r in scored.items()]
+    runs += [(n, compare_generation, p, len(p[0])) for n, p in prompts.items()]
+    for name, compare, items, count in runs:
+        got = compare(model, tokenizer, *items, args.repeats)
         print(
-            f"| {name} | {len(items)} | {got['theirs']:.2f} ({got['batch']})"
+            f"| {name} | {count} | {got['theirs']:.2f} ({got['batch']})"
             f" | {got['ours']:.2f} | {got['faster']:.1f} | {got['faster_cpu']:.1f}"
             f" | {got['share']:.0%} | {got['same']} |",
             flush=True,

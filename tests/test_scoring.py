@@ -418,6 +418,46 @@ def test_generation_is_that_of_generate(name, budget, tokenizer, prompts, writte
     assert len(set(written(name))) > 5
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_that_end_make_room_for_others(
+    name, tokenizer, prompts, written, monkeypatch
+):
+    monkeypatch.setattr("maple_utils.scoring.rows.MOST_ROWS", 3)
+    model, whole = make_model(name), written(name)
+    stop = next(t[3:5] for t in whole if len(t) > 5 and "\ufffd" not in t[3:5])
+    batches: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, inputs: batches.append(inputs["input_ids"].shape[0]),
+        with_kwargs=True,
+    )
+    found = scoring.generate(
+        model, tokenizer, prompts, max_new_tokens=16, stop=stop, token_budget=32
+    )
+    hook.remove()
+    assert [answer.text for answer in found] == [t.split(stop)[0] for t in whole]
+    assert max(batches) == 3
+    written_tokens = sum(answer.n_tokens for answer in found)
+    assert sum(n for n in batches if n > 1) > written_tokens / 2  # seldom a row alone
+
+
+def test_rows_take_no_more_memory_than_the_texts_need(llama, tokenizer, monkeypatch):
+    made: list[int] = []
+
+    class Rows(scoring.rows.Rows):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            made.append(sum(layer.keys.shape[2] for layer in self.cache.layers[:1]))
+
+    monkeypatch.setattr(scoring.rows, "Rows", Rows)
+    facts = [fact for fact, *_ in FACTS]
+    prompts = [facts[0] * 8, *(fact[::-1] for fact in facts)]
+    lengths = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    scoring.generate(llama, tokenizer, prompts, max_new_tokens=4, token_budget=64)
+    assert made[0] == max(lengths) + 4
+    assert len(made) > 1  # the short ones are not kept at the length of the long one
+    assert made[-1] <= 2 * sorted(lengths)[-2] + 4
+
+
 def test_generation_stops_inside_a_token(llama, tokenizer, prompts, written):
     whole = written("llama")
     ended = [
@@ -453,12 +493,18 @@ def test_generation_ends_at_the_end_of_the_sequence(tokenizer, prompts):
     assert [answer.text for answer in found] == expected
 
 
-def test_generation_survives_out_of_memory(llama, tokenizer, prompts):
+@pytest.mark.parametrize("budget", [500, 4000])  # rows of their own, a tree
+def test_generation_survives_out_of_memory(budget, llama, tokenizer, prompts):
     expected = scoring.generate(llama, tokenizer, prompts, max_new_tokens=5)
     seen: list[int] = []
     passes, hook = count_tokens(llama, limit=60, error=MemoryError())
     found = scoring.generate(
-        llama, tokenizer, prompts, max_new_tokens=5, progress=seen.append
+        llama,
+        tokenizer,
+        prompts,
+        max_new_tokens=5,
+        token_budget=budget,
+        progress=seen.append,
     )
     hook.remove()
     assert found == expected

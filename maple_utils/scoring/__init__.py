@@ -13,6 +13,7 @@ that numbers depend a little on what runs together, here as in any batch.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ from maple_utils.scoring.prefixes import (
     common_length,
     run_packs,
 )
+from maple_utils.scoring.rows import run_rows
 
+FEW_ROWS = 16  # prompts in a pass; with fewer, each grows in a row of its own
 Progress = Callable[[int], object] | None
 
 
@@ -103,6 +106,8 @@ def generate(
     ended = partial(
         _ended, tokenizer, _end_tokens(model, tokenizer), stop, max_new_tokens
     )
+    if _own_tokens(paths) * FEW_ROWS > budget:
+        return run_rows(model, paths, budget, max_new_tokens, ended, progress)
     return run_packs(model, paths, budget, partial(_grow, ended=ended), progress)
 
 
@@ -229,6 +234,13 @@ def _grow(
         tokens = [written[path][-1] for path in growing]
         depths = [len(pack[path].tokens) + len(written[path]) - 1 for path in growing]
         logits = cache.run(tokens, depths, allowed, list(range(len(growing))))
+
+
+def _own_tokens(paths: list[TokenPath]) -> float:
+    """Return the mean number of tokens that a path does not share with a neighbour."""
+    walk = sorted(path.tokens for path in paths)
+    shared = sum(common_length(left, right) for left, right in pairwise(walk))
+    return (sum(map(len, walk)) - shared) / max(1, len(walk))
 
 
 def _ended(

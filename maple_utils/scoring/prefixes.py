@@ -15,9 +15,7 @@ form a tree. We sort them, so that neighbours share most, and walk along in pack
 A sliding window (Mistral, Gemma) is one more condition on the mask.
 """
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,7 +23,14 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicLayer, PreTrainedModel
 
-SMALLEST_BUDGET = 16  # tokens; out of memory below it is an error
+from maple_utils.scoring.forward import (
+    SMALLEST_BUDGET,
+    as_masks,
+    evaluating,
+    free_memory,
+    out_of_memory,
+)
+
 SHORT_PREFIX = 16  # tokens; so few run cheaper with the tree than in their own pass
 
 
@@ -76,7 +81,7 @@ def run_packs(
     shared = [0, *(common_length(a.tokens, b.tokens) for a, b in pairwise(walk))]
     answers: list = []
     cache = PrefixCache(model)
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         while len(answers) < len(walk):
             begin = len(answers)
             end = _pack_end(walk, shared, begin, budget)
@@ -84,11 +89,11 @@ def run_packs(
             try:
                 new = _run_pack(cache, walk[begin:end], shared[begin:end], budget, run)
             except (RuntimeError, MemoryError) as error:
-                if budget // 2 < SMALLEST_BUDGET or not _out_of_memory(error):
+                if budget // 2 < SMALLEST_BUDGET or not out_of_memory(error):
                     raise
             if new is None:  # not under `except`: the error holds the pack's tensors
                 budget, cache = budget // 2, PrefixCache(model)
-                _free_memory()
+                free_memory()
                 continue
             answers += new
             if progress:
@@ -162,7 +167,6 @@ class PrefixCache:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.config = model.config.get_text_config()
         self.layers = Cache(layer_class_to_replicate=_GrowingLayer)
         self.prefix: list[int] = []
         self.depths = torch.empty(0, dtype=torch.long, device=model.device)
@@ -176,57 +180,41 @@ class PrefixCache:
         for begin in range(kept, len(prefix), budget):
             tokens = prefix[begin : begin + budget]
             depths = list(range(begin, begin + len(tokens)))
-            causal = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
-            self.run(tokens, depths, causal, keep=[0])
+            seen = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
+            self.run(tokens, depths, seen if begin else None, keep=[0])
         self.prefix = prefix
 
     def run(
         self,
         tokens: list[int],
         depths: list[int],
-        allowed: torch.Tensor,
+        allowed: torch.Tensor | None,
         keep: list[int],
     ) -> torch.Tensor:
         """Append tokens; return float32 logits `[len(keep), vocabulary]` at `keep`.
 
         `allowed` (bool, `[tokens, seen]`) says which of the last `seen` tokens each
-        one sees. All see the tokens before those.
+        one sees. All see the tokens before those. None is for the first tokens, each
+        of which sees those before it: without a mask, attention does half the work.
         """
         device = self.model.device
         new = torch.tensor(depths, device=device)
         self.depths = torch.cat([self.depths, new])
-        before = len(self.depths) - allowed.shape[1]
-        sees = torch.nn.functional.pad(allowed.to(device), (before, 0), value=True)
+        mask = None
+        if allowed is not None:
+            before = len(self.depths) - allowed.shape[1]
+            sees = torch.nn.functional.pad(allowed.to(device), (before, 0), value=True)
+            distance = new[:, None] - self.depths[None, :]
+            mask = as_masks(self.model, sees[None, None], distance)
         output = self.model(
             input_ids=torch.tensor([tokens], device=device),
             position_ids=new[None],
-            attention_mask=self._masks(sees, new),
+            attention_mask=mask,
             past_key_values=self.layers,
             use_cache=True,
             logits_to_keep=torch.tensor(keep, device=device),
         )
         return output.logits[0].float()
-
-    def _masks(
-        self, sees: torch.Tensor, depths: torch.Tensor
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the 4-D mask, or one per kind of layer where a model has two kinds."""
-        kinds = set(getattr(self.config, "layer_types", None) or ())
-        window = getattr(self.config, "sliding_window", None)
-        if not window or kinds == {"full_attention"}:
-            return self._as_mask(sees)
-        near = depths[:, None] - self.depths[None, :] < window
-        sliding = self._as_mask(sees & near)
-        if len(kinds) < 2:
-            return sliding
-        return {"full_attention": self._as_mask(sees), "sliding_attention": sliding}
-
-    def _as_mask(self, sees: torch.Tensor) -> torch.Tensor:
-        """Return `[1, 1, tokens, all]`: booleans for sdpa, numbers to add for eager."""
-        if self.config._attn_implementation == "sdpa":
-            return sees[None, None]
-        closed = torch.finfo(self.model.dtype).min
-        return (~sees)[None, None].to(self.model.dtype) * closed
 
 
 class _GrowingLayer(DynamicLayer):
@@ -265,32 +253,3 @@ def _with_room(states: torch.Tensor, tokens: int) -> torch.Tensor:
     room = states.new_empty(batch, heads, tokens, size)
     room[:, :, :length] = states
     return room
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off, and to an attention that takes masks; afterwards back."""
-    training, attention = model.training, model.config._attn_implementation
-    model.eval()
-    try:
-        if attention not in ("sdpa", "eager"):
-            model.set_attn_implementation("sdpa")
-        yield
-    finally:
-        model.train(training)
-        model.set_attn_implementation(attention)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
-
-
-def _free_memory() -> None:
-    """Give unused memory back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
