@@ -4,7 +4,8 @@ A tree in one sequence (see `prefixes`) pays where prompts share most of their t
 Where they do not, all rows would attend, masked, to each other's prompts. Here every
 prompt runs once, alone and without padding, and its keys and values move to a row of a
 batch that writes one token per pass. A row that ends makes room for the next prompt.
-Prompts of similar length go together, so that rows hold little else than they need.
+Where there are enough of them, prompts of similar length go together, so that rows hold
+little else than they need.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,9 +49,9 @@ def run_rows(
     most = MOST_ROWS
     with torch.inference_mode(), evaluating(model):
         while waiting := [i for i in order if i not in answers]:
-            longest = len(paths[waiting[0]].tokens)
-            band = [i for i in waiting if 2 * len(paths[i].tokens) >= longest]
-            prompts = {i: paths[i].tokens for i in band}
+            half = len(paths[waiting[0]].tokens) / 2
+            alike = sum(len(paths[i].tokens) >= half for i in waiting)
+            prompts = {i: paths[i].tokens for i in waiting[: max(alike, most)]}
             try:
                 for i, answer in _grow(model, prompts, budget, new_tokens, most, ended):
                     answers[i] = answer
