@@ -13,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from maple_utils import models
+from maple_utils.errors import ParameterError
 from maple_utils.results import PREDICTIONS_COLUMNS, SCORES_COLUMNS
 from maple_utils.training import cards
-from tests.notebooks.running import error_line, run
+from tests.notebooks.running import error_line, run, run_here
 
 SMALL = {
     "test_limit": 4,
@@ -91,11 +92,8 @@ def test_what_is_written(base):
 def test_the_record_tells_the_words_of_each_language_and_what_is_absent(tmp_path):
     cell = tmp_path / "cell"
     few = {"tasks": "xquad", "languages": "en,hi,sw", "test_limit": 2}
-    run(
-        "03_evaluate",
-        tmp_path,
-        few | {"prompt_language": "own", "output_dir": f"{cell}"},
-    )
+    few |= {"prompt_language": "own", "output_dir": f"{cell}"}
+    run_here("03_evaluate", few)
     record = json.loads((cell / "evaluate.json").read_text())
     assert ["", "sw", "in none of these tasks"] in record["notes"]
     words = record["words"]
@@ -114,10 +112,10 @@ def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_
         "adapters": [str(a) for a in adapters],
         "output_dir": str(tmp_path / "all"),
     }
-    run("03_evaluate", tmp_path / "many", {**SMALL, **together})
+    run_here("03_evaluate", {**SMALL, **together})
     assert_same(tmp_path / "all", base)
     own = {"instruction_data": "bactrian-x-mini", "rank": 2, "seed": 1}
-    run("03_evaluate", tmp_path / "own", {**SMALL, **own, "output_dir": str(cells[1])})
+    run_here("03_evaluate", {**SMALL, **own, "output_dir": str(cells[1])})
     name = "miniature-llama_bactrian-x-mini_r2_16bit_s1"
     assert_same(tmp_path / "all" / name, cells[1])
     predictions, scores = tables(cells[1])
@@ -150,7 +148,7 @@ def test_a_killed_evaluation_goes_on_at_the_first_unfinished_pair(base, tmp_path
         run("03_evaluate", tmp_path, parameters, {"todo = [": KILL})
     assert len(list((tmp_path / "cell").glob(".parts*/*.parquet"))) == 2
     assert not (tmp_path / "cell" / "scores.parquet").exists()
-    run("03_evaluate", tmp_path, parameters, {"todo = [": COUNT})
+    run_here("03_evaluate", parameters, {"todo = [": COUNT})
     assert (tmp_path / "cell" / "done").read_text() == "2"
     assert_same(tmp_path / "cell", base)
 
@@ -174,10 +172,17 @@ def test_what_cannot_be_evaluated_ends_in_one_line(tmp_path, given, line):
         folder = str(make_adapter(tmp_path / "cell", 2, 0))
         given = {**given, "adapters": given["adapters"].replace("ADAPTER", folder)}
     output = tmp_path / "out"
-    with pytest.raises(papermill.PapermillExecutionError) as error:
-        run("03_evaluate", tmp_path, {**SMALL, **given, "output_dir": str(output)})
-    assert re.search(line, error_line(error.value))
+    with pytest.raises(ParameterError) as error:
+        run_here("03_evaluate", {**SMALL, **given, "output_dir": str(output)})
+    assert re.search(line, str(error.value))
+    assert "\n" not in str(error.value)
     assert not output.exists()
+
+
+def test_papermill_ends_with_the_line(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run("03_evaluate", tmp_path, {"tasks": "xkopa"})
+    assert "ParameterError: tasks: got 'xkopa'; allowed: any" in error_line(error.value)
 
 
 def test_real_rows(shared_hub, tmp_path):
@@ -188,7 +193,7 @@ def test_real_rows(shared_hub, tmp_path):
         "test_limit": 3,
         "shots": 2,
     }
-    run("03_evaluate", tmp_path, parameters)
+    run_here("03_evaluate", parameters)
     scores = tables(tmp_path / "cell")[1]
     assert {"xcopa", "xquad"} >= set(scores["task"]) != set()
     told = scores["metric"] == "in_language"  # where that can be told

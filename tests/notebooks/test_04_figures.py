@@ -8,12 +8,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 
+from maple_utils.errors import ParameterError
 from maple_utils.params import Cell
 from maple_utils.results import write_scores
-from tests.notebooks.running import ROOT, error_line, run
+from tests.notebooks.running import ROOT, run, run_here
 
 BASE = Cell("miniature-llama", "", 0, 4)
 TUNED = Cell("miniature-llama", "bactrian-x-mini", 8, 4)
@@ -168,9 +168,8 @@ def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
 )
 def test_what_is_not_there_ends_in_one_line(tmp_path, wrong, told):
     out = tmp_path / "out"
-    with pytest.raises(papermill.PapermillExecutionError) as error:
-        run("04_figures", tmp_path, {"output_dir": str(out), **wrong})
-    line = error_line(error.value)
-    assert line.startswith(f"ParameterError: {told[0]}")
-    assert told[1] in line
+    with pytest.raises(ParameterError) as error:
+        run_here("04_figures", {"output_dir": str(out), **wrong})
+    assert str(error.value).startswith(told[0])
+    assert told[1] in str(error.value)
     assert not out.exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.notebooks.running import run
+from tests.notebooks.running import run_here
 
 # A guess: one of two options, one of four; one of the facts in the text, of 3 and of 5.
 CHANCE = {"xcopa": 1 / 2, "belebele": 1 / 4, "xquad": 1 / 3, "mlqa": 1 / 5}
@@ -23,7 +23,7 @@ def test_base_models_answer_above_chance_in_english(base_model, tmp_path):
         "test_limit": 0,
         "output_dir": str(tmp_path / "base"),
     }
-    run("03_evaluate", tmp_path, parameters)
+    run_here("03_evaluate", parameters)
     scores = pd.read_parquet(tmp_path / "base" / "scores.parquet")
     main = scores[scores["metric"].isin(["accuracy", "f1"])]
     best = main.sort_values("value").drop_duplicates("task", keep="last")
@@ -54,14 +54,14 @@ def improvements(before: Path, after: Path) -> pd.DataFrame:
 def test_an_adapter_improves_four_tasks_by_more_than_their_intervals(tmp_path):
     folder = tmp_path / CELL
     small = {"bits": 16, "train_limit": 100, "output_dir": str(folder)}
-    run("02_train", tmp_path, {**small, "rank": 8, "epochs": 2.0})
+    run_here("02_train", {**small, "rank": 8, "epochs": 2.0})
     asked = {
         "prompt_template": "instruction",
         "shots": 0,
         "adapters": [str(folder / "adapter")],
     }
     base = {"bits": 16, "test_limit": 60, "output_dir": str(tmp_path / "base")}
-    run("03_evaluate", tmp_path, {**base, **asked})
+    run_here("03_evaluate", {**base, **asked})
     found = improvements(tmp_path / "base", tmp_path / "base" / CELL)
     better = found[found["change"] > found["half"]]
     tasks = better.index.get_level_values(0).unique()
