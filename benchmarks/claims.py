@@ -64,7 +64,9 @@ def simulate(seed: int, world: str, ids: list[str]) -> list[tuple[str, bool, boo
 def _find(claim: claims.Claim, seed: int, world: str, truth: dict) -> Finding:
     given = WORLDS[world]
     table = simulated.table(np.random.default_rng(seed), **given, **truth)
-    return claim.finding(claims.gather(table, reference=larger(given["places"])))
+    reference, training = larger(given["places"]), simulated.training(table)
+    evidence = claims.gather(table, reference=reference, training=training)
+    return claim.finding(evidence)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from maple_utils.consistency import in_language
 from maple_utils.languages import LANGUAGES
@@ -170,3 +171,19 @@ def _answer_scores(
     if not example.references:
         return scores | {"f1_no_answer": f1}
     return scores | {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
+
+
+def standard_errors(rows: pd.DataFrame, keys: list[str], column: str) -> pd.Series:
+    """Return the standard error of the mean of a column, per group of `keys`.
+
+    Questions on one passage, which share `cluster`, stand and fall together: with G
+    clusters, whose sums of deviations from the mean are s, the error is the root of
+    G / (G - 1) times the sum of s squared, over the number of rows. Where every row is
+    a cluster of its own that is sd / sqrt(n); with one cluster it is NaN.
+    """
+    groups = rows.groupby(keys, dropna=False)[column]
+    off = rows[[*keys, "cluster"]].assign(off=rows[column] - groups.transform("mean"))
+    sums = off.groupby([*keys, "cluster"], dropna=False)["off"].sum()
+    squares = (sums**2).groupby(level=keys, dropna=False).agg(["sum", "size"])
+    several = squares["size"].where(squares["size"] > 1)
+    return np.sqrt(squares["sum"] * several / (several - 1)) / groups.size()

@@ -17,6 +17,7 @@ import pandas as pd
 
 from maple_utils import files, rouge, tasks
 from maple_utils.languages import LANGUAGES
+from maple_utils.metrics import standard_errors
 from maple_utils.params import CELL, Cell
 from maple_utils.words import natural_key
 
@@ -64,24 +65,24 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
 def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of each metric per (cell, task, language, scoring).
 
-    `stderr` is the closed form sd / sqrt(n) of the mean over examples; `n` counts
-    examples, `format_failures` those whose answer had no valid form, `cut_off` those
-    whose answer ended at the limit of new tokens; `shots` is the mean number shown;
-    `cutter` names what cut the words of a summary.
+    `stderr` takes examples on one passage together, see `metrics.standard_errors`; `n`
+    counts examples, `format_failures` those whose answer had no valid form, `cut_off`
+    those whose answer ended at the limit of new tokens; `shots` is the mean number
+    shown; `cutter` names what cut the words of a summary.
     """
     keys = [*CELL, "task", "language", "scoring"]
     long = predictions.astype(_TYPES).melt(
-        [*keys, "format_failure", "cut_off", "shots"], METRICS, "metric", "value"
+        [*keys, "cluster", "format_failure", "cut_off", "shots"], METRICS, "metric"
     )
-    grouped = long.dropna(subset="value").groupby([*keys, "metric"], dropna=False)
-    scores = grouped.agg(
+    long, keys = long.dropna(subset="value"), [*keys, "metric"]
+    scores = long.groupby(keys, dropna=False).agg(
         value=("value", "mean"),
-        stderr=("value", "sem"),
         n=("value", "size"),
         format_failures=("format_failure", "sum"),
         cut_off=("cut_off", "sum"),
         shots=("shots", "mean"),
     )
+    scores["stderr"] = standard_errors(long, keys, "value")
     scores = scores.reset_index()
     summaries = scores["metric"] == "rouge_l"
     scores["cutter"] = scores["language"].map(rouge.cutter).where(summaries, "")
@@ -133,13 +134,14 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
 
     Returns:
         A row per run and language: cell, the columns of CELL, seconds (of training),
-        language, before and after (bits per byte of held-out responses), and
-        tokens_per_word of the base model's tokenizer in the training data.
+        language, before and after (bits per byte of held-out responses),
+        tokens_per_word of the base model's tokenizer in the training data, and tokens
+        (read in training, all languages together).
     """
     read, problems = _read_records(runs_dir, _heldout)
     rows = [row for rows in read for row in rows]
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
-    columns += ["tokens_per_word"]
+    columns += ["tokens_per_word", "tokens"]
     return pd.DataFrame(rows, columns=columns), problems
 
 
@@ -159,6 +161,7 @@ def used_parameters(runs_dir: Path) -> dict[str, str]:
 def _heldout(record: dict) -> list[dict]:
     about = {name: record["parameters"][name] for name in CELL}
     about |= {"cell": record["cell"], "seconds": record["train"]["seconds"]}
+    about["tokens"] = record["train"]["tokens"]
     tokens = record["data"]["tokens_per_word"]
     return [
         about | {"language": code, **bits, "tokens_per_word": tokens[code]}

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from maple_utils.params import CELL
+
 # The lists of paper.md, without the languages of the middle level, so that every
 # column counts; xlsum and xcopa have few low-resource languages, indicqa no other.
 PAPER = {
@@ -15,6 +17,7 @@ PAPER = {
 }
 FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te gu qu")
 LOW = set("ht qu sw no as gu kn ml mr or pa te".split())
+SEEN = {"bactrian-x-22": "en es fr zh ar hi te", "multialpaca": "es fr zh ar"}
 METRIC = {"xquad": "f1", "mlqa": "f1", "indicqa": "f1", "xlsum": "rouge_l"}
 
 
@@ -32,6 +35,7 @@ def table(
     places: dict[str, str] = PAPER,
     *,
     rank_low: float = 0.0,
+    rank_seen: float = 0.0,
     bits_low: float = 0.0,
     gain: float = 0.0,
     english: float = 0.0,
@@ -50,10 +54,11 @@ def table(
     """Return scores (with base rows) in which every source of variation is known.
 
     `rank_low` and `bits_low` are the true extra points per doubling of low-resource
-    languages; `gain` and `english` the points that finetuning adds everywhere and in
-    English; the rest are standard deviations in points: of slopes by language (times
-    `low_spread` for low-resource ones), task and pair; of a run as a whole, per
-    resource level and per language; of the sampling of examples (`noise`).
+    languages, `rank_seen` those of languages that are in the finetuning data (SEEN);
+    `gain` and `english` the points that finetuning adds everywhere and in English; the
+    rest are standard deviations in points: of slopes by language (times `low_spread`
+    for low-resource ones), task and pair; of a run as a whole, per resource level and
+    per language; of the sampling of examples (`noise`).
     """
     where = pd.DataFrame(
         [(task, code) for task, codes in places.items() for code in codes.split()],
@@ -74,6 +79,10 @@ def table(
         slope = effect * low + rng.normal(0, spread)[language]
         slope = slope + rng.normal(0, task_slope, len(tasks))[task]
         y += np.outer(steps, slope + rng.normal(0, pair_slope, len(where)))
+        if axis == "rank" and rank_seen:
+            for data, codes in SEEN.items():
+                own = steps * (every["instruction_data"] == data)
+                y += np.outer(own, rank_seen * where["language"].isin(codes.split()))
     y += tuned[:, None] * (
         gain
         + english * (where["language"] == "en").to_numpy()
@@ -103,3 +112,18 @@ def table(
         shots=0.0,
         cutter="",
     )
+
+
+def training(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return what the runs of a score table were trained on: all of them alike."""
+    runs = scores.reindex(columns=CELL).drop_duplicates()
+    languages = pd.DataFrame({"language": ["en", "sw"]})
+    table = runs[runs["rank"] > 0].merge(languages, how="cross")
+    return table.assign(tokens=1000, tokens_per_word=2.0)
+
+
+def training_on_seen(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return what the runs were trained on where each dataset has its own languages."""
+    runs = training(scores).drop(columns="language").drop_duplicates()
+    pairs = [(data, code) for data, codes in SEEN.items() for code in codes.split()]
+    return runs.merge(pd.DataFrame(pairs, columns=["instruction_data", "language"]))

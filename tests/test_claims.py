@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from maple_utils import claims
-from maple_utils.claims import findings
+from maple_utils.claims import effects, findings, sometimes
 from maple_utils.errors import ParameterError
 from maple_utils.languages import resource_level
 from tests import simulated_claims as simulated
@@ -21,12 +21,13 @@ STILL = {"language_slope": 0, "pair_slope": 0, "task_slope": 0, "noise": 0.5}
 
 def scores(seed: int = 0, **truth: object) -> pd.DataFrame:
     """Return 12 finetuned runs and their bases on three tasks, nine languages."""
-    grid = simulated.runs(ranks=(4, 8, 16), bits=(4, 8))
+    grid = simulated.runs(ranks=(4, 8, 16), bits=(4, 16))
     return simulated.table(np.random.default_rng(seed), grid, FEW, **STILL | truth)
 
 
 def answers(table: pd.DataFrame, **given: object) -> pd.DataFrame:
     """Return the claims table by id."""
+    given = {"training": simulated.training(table)} | given
     return claims.evaluate_claims(table, **given).set_index("id")
 
 
@@ -60,7 +61,7 @@ def test_verdict_follows_the_truth(claim: str, truth: dict, verdict: str) -> Non
 def test_estimates_have_the_sign_and_size_of_the_truth() -> None:
     table = answers(scores(rank_low=1.0, bits_low=-1.5, english=-6.0))
     assert table.loc["C1", "estimate"] == pytest.approx(1.0, abs=0.3)
-    assert table.loc["C2", "estimate"] == pytest.approx(-1.5, abs=0.6)
+    assert table.loc["C2", "estimate"] == pytest.approx(-3.0, abs=1.0)
     assert table.loc["C4", "estimate"] == pytest.approx(-6.0, abs=1.0)
     inside = table.dropna(subset="p")
     assert (inside["low"] < inside["estimate"]).all()
@@ -77,10 +78,92 @@ def test_gap_counts_as_closed_only_from_behind_to_level() -> None:
     assert still_behind["estimate"] == pytest.approx(15, abs=1.5)
 
 
+def test_what_was_in_the_finetuning_data_is_no_resource_level() -> None:
+    """Rank helps what was seen, and mostly high-resource languages were (audit, 3)."""
+    blind, told = [], []
+    for seed in range(12):
+        table = scores(seed, rank_seen=2.0)
+        training = simulated.training_on_seen(table)
+        blind.append(findings.rank_helps_low(claims.gather(table)).estimate)
+        evidence = claims.gather(table, training=training)
+        told.append(findings.rank_helps_low(evidence).estimate)
+    assert np.mean([one.value for one in blind]) < -0.5
+    assert np.mean([one.value for one in told]) == pytest.approx(0, abs=0.15)
+    assert sum(one.low <= 0 <= one.high for one in told) >= 10
+    assert all("in the finetuning data" in one.details["used"] for one in told)
+
+
+def test_a_level_that_is_all_unseen_is_not_identified() -> None:
+    table = scores(rank_low=2.0)
+    languages = pd.DataFrame({"language": ["en", "es", "fr", "ar", "hi"]})
+    training = simulated.training(table).drop(columns="language").drop_duplicates()
+    row = answers(table, training=training.merge(languages, how="cross")).loc["C1"]
+    assert row["verdict"] == "not identified with these runs"
+    assert "resource level goes hand in hand with" in row["why"]
+
+
+def test_each_languages_weight_and_the_estimate_without_it() -> None:
+    table = scores(rank_low=2.0)
+    first = table["language"].eq("qu") & table["rank"].gt(0)
+    table["value"] += first * 0.05 * np.log2(table["rank"].clip(lower=1))
+    whole = answers(table).loc["C1", "estimate"]
+    found = claims.influence(table, simulated.training(table)).set_index("language")
+    assert found.groupby("low")["weight"].sum().tolist() == pytest.approx([1, 1])
+    assert found["without"].idxmin() == "qu"
+    assert found.loc["qu", "without"] < whole - 0.5
+    assert claims.influence(table.iloc[:0]).empty
+
+
+def test_a_gap_that_no_one_closes_is_not_closed() -> None:
+    """Ten points behind and nine gained: all better, none level (audit, no. 1)."""
+    found = answers(scores(gain=9.0), reference=reference(0.65), margin=0.0).loc["C3"]
+    few = answers(scores(gain=9.0), reference=reference(0.65), margin=6.0).loc["C3"]
+    assert (found["verdict"], few["verdict"]) == ("not supported", "supported")
+    assert "of 648 pairs were behind" in found["why"]
+
+
+def test_datasets_that_are_not_alike_identify_nothing() -> None:
+    table = scores(base_sd=4.0, data_sd=0.5)
+    alike = simulated.training(table)
+    multi = alike["instruction_data"] == "multialpaca"
+    longer = alike.assign(tokens=alike["tokens"].where(~multi, 11_000))
+    other = alike[~multi | (alike["language"] != "sw")]
+    told = [(longer, "11.0 times the tokens"), (other, "hold other languages")]
+    for training, why in [*told, (alike.iloc[:0], "no record of what the runs")]:
+        row = answers(table, training=training).loc["C7"]
+        assert row["verdict"] == "not identified with these runs"
+        assert why in row["why"]
+        assert np.isnan(row["p"])
+
+
+def test_what_could_have_been_found_is_found_four_times_in_five() -> None:
+    """The detectable effect of C4, put into the world, against a level of 1 in 8."""
+    grid = simulated.runs(ranks=(8,), bits=(4,))
+    still = STILL | {"run": 0, "run_language": 0, "noise": 1.0}
+    few = {"xcopa": "en sw es"}
+    told = answers(simulated.table(np.random.default_rng(0), grid, few, **still))
+    least = told.loc["C4", "detectable"]
+    p = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        table = simulated.table(rng, grid, few, english=-least, **still)
+        found = sometimes.english_worse(claims.gather(table))
+        p += (found.comparisons["p"] * told["p"].notna().sum()).tolist()
+    assert 0.7 <= np.mean(np.array(p) < 0.05) <= 0.95
+
+
+def test_over_seeds_the_setting_is_tested() -> None:
+    grid = simulated.runs(ranks=(8,), bits=(4,), seeds=(0, 1, 2))
+    table = simulated.table(np.random.default_rng(0), grid, FEW, english=-9, **STILL)
+    why = answers(table).loc["C4", "why"]
+    assert "over seeds, 12 of 12 settings fall" in why
+    assert "of these adapters alone" in answers(scores()).loc["C4", "why"]
+
+
 def test_a_failed_reference_run_is_no_larger_model() -> None:
     failed = reference(0.01, "GPT-4", "below 0.05")
     both = pd.concat([reference(0.99, "PaLM2"), failed])
-    gaps = findings.gap_to_larger(claims.gather(scores(gain=5.0)).changes, both)
+    gaps = effects.gap_to_larger(claims.gather(scores(gain=5.0)).changes, both)
     assert (gaps["larger"] == 0.99).all()
     assert answers(scores(), reference=failed).loc["C3", "verdict"].startswith("not te")
 
@@ -100,8 +183,8 @@ def test_english_and_larger_models_ahead_before_finetuning() -> None:
 def test_mistral_must_lead_and_come_near_gpt4() -> None:
     table = scores()
     table["value"] += 0.1 * (table["base_model"] == "mistral-7b")
-    near = answers(table, reference=reference(0.62)).loc["C8"]
-    far = answers(table, reference=reference(0.99)).loc["C8"]
+    near = answers(table, reference=reference(0.60), margin=8.0).loc["C8"]
+    far = answers(table, reference=reference(0.99), margin=8.0).loc["C8"]
     assert near["estimate"] == pytest.approx(10, abs=1)
     assert (near["verdict"], far["verdict"]) == ("supported", "not supported")
 
@@ -187,8 +270,8 @@ def test_what_sometimes_happens_is_rarely_found_where_it_does_not() -> None:
     for seed in range(100):
         table = simulated.table(np.random.default_rng(seed), grid, FEW, **truth)
         evidence = claims.gather(table, reference=reference(0.9).iloc[:0])
-        wrong["C4"] += findings.english_worse(evidence).p < 0.05
-        wrong["C5"] += findings.low_up_high_down(evidence).p < 0.05
+        wrong["C4"] += sometimes.english_worse(evidence).p < 0.05
+        wrong["C5"] += sometimes.low_up_high_down(evidence).p < 0.05
     assert max(wrong.values()) <= 6
 
 
@@ -221,7 +304,8 @@ def test_one_cell_is_judged_by_its_examples() -> None:
 
 
 def test_every_claim_names_a_function_of_findings() -> None:
-    functions = [getattr(findings, claim.find) for claim in claims.CLAIMS]
+    places = [claim.find.split(".") for claim in claims.CLAIMS]
+    functions = [getattr(claims.FINDERS[module], name) for module, name in places]
     assert [claim.id for claim in claims.CLAIMS] == [f"C{i}" for i in range(1, 9)]
     assert len(set(functions)) == 8
     for claim, function in zip(claims.CLAIMS, functions, strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
+from matplotlib.text import Text
 
 from maple_utils import claims, figures, tables
 from maple_utils.claims.contrasts import primary_scores, score_changes
@@ -175,6 +176,28 @@ def test_like_is_compared_with_like(table):
     assert (sizes == 1).all()
     every = along(whole, "rank").query("rank > 0")
     assert found["n"].sum() == pytest.approx(0.75 * every["n"].sum())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_on_a_screen_no_text_is_smaller_than_11_pixels(name, table):
+    figure, _ = draw(name, table)
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min(text.get_size() for text in texts) * figure.dpi / 72 >= 11
+
+
+def test_what_sometimes_happens_has_no_filled_dot(table):
+    """English falls in XCOPA and rises on average: a dot there would be misread."""
+    falling = (table["rank"] > 0) & (table["language"] == "en")
+    falling &= table["task"] == "xcopa"
+    table = table.assign(value=table["value"].mask(falling, 0.05))
+    figure, beneath = draw("verdicts", table)
+    claim = beneath.set_index("id").loc["C4"]
+    assert (claim["verdict"], claim["where"]) == ("supported", "xcopa")
+    axes = figure.axes[3]
+    assert [line.get_markerfacecolor() for line in axes.lines][-1] == "white"
+    words = " ".join(text.get_text() for text in axes.texts)
+    assert f"in {claim['share']:.0%} of {claim['n']} comparisons" in words
+    assert "(median): XCOPA" in words
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -22,6 +22,7 @@ def predictions(**changes) -> pd.DataFrame:
             "language": "sw",
             "scoring": "generate",
             "example": ["a", "b", "c", "d"],
+            "cluster": ["a", "b", "c", "d"],
             "shots": 2,
             "context_cut": False,
             "cut_off": [False, True, True, False],
@@ -45,6 +46,18 @@ def test_scores_are_means_with_their_standard_error_and_count():
     assert (f1["value"], f1["n"], f1["format_failures"]) == (0.625, 4, 1)
     assert (f1["cut_off"], f1["shots"], f1["cutter"]) == (2, 2, "")
     assert f1["stderr"] == pytest.approx(np.std([1, 0.5, 0, 1], ddof=1) / 2)
+
+
+def test_questions_on_one_passage_are_one_observation():
+    alone = results.scores_from_predictions(predictions()).set_index("metric")
+    pairs = predictions(cluster=["p", "q", "q", "p"])  # f1: 1 and 1, 0.5 and 0
+    paired = results.scores_from_predictions(pairs).set_index("metric")
+    means = np.array([1, 0.25])
+    expected = means.std(ddof=1) / np.sqrt(2)
+    assert paired.loc["f1", "stderr"] == pytest.approx(expected)
+    assert paired.loc["f1", "stderr"] > alone.loc["f1", "stderr"]
+    one = results.scores_from_predictions(predictions(cluster="p"))
+    assert one["stderr"].isna().all()
 
 
 def test_tables_come_back_as_they_were_written(tmp_path):
@@ -116,7 +129,7 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
         "cell": "b_d_r8_4bit",
         "parameters": {**about, "seed": 0, "epochs": 1, "max_length": 0},
         "plan": {"max_length": "512"},
-        "train": {"seconds": 12.5},
+        "train": {"seconds": 12.5, "tokens": 900},
         "data": {"tokens_per_word": {"en": 1.4, "sw": 2.2}},
         "heldout_bits_per_byte": {
             "en": {"before": 1.5, "after": 1.6},
@@ -131,6 +144,7 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     assert list(table["after"]) == [1.6, 2.0]
     assert list(table["tokens_per_word"]) == [1.4, 2.2]
     assert set(table["seconds"]) == {12.5}
+    assert set(table["tokens"]) == {900}
     assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]
     settings = results.used_parameters(tmp_path)
     assert (settings["rank"], settings["max_length"]) == ("8", "512")

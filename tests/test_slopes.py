@@ -75,7 +75,7 @@ def predictions(table: pd.DataFrame, rng: np.random.Generator, n: int) -> pd.Dat
     for metric in ("accuracy", "f1"):
         rows[metric] = value.where(rows["metric"] == metric)
     keys = [*CELL, *contrasts.WHERE, "scoring", "example", "accuracy", "f1"]
-    return rows[keys]
+    return rows[keys].assign(cluster=rows["example"])
 
 
 def test_bootstrap_draws_the_same_examples_for_every_run() -> None:

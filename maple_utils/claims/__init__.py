@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from maple_utils.claims import findings
+from maple_utils.claims import findings, slopes, sometimes
 from maple_utils.claims.contrasts import NotTestable, primary_scores, score_changes
-from maple_utils.claims.findings import SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.findings import MARGIN, SIGNIFICANCE, Evidence, Finding
 from maple_utils.languages import check_languages, resource_level
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_results.csv"
@@ -31,22 +32,26 @@ class Claim:
     question: str
     unit: str
     test: str
-    find: str  # name of a function in findings
+    find: str  # module and function
 
     def finding(self, evidence: Evidence) -> Finding:
         """Return what the evidence says; raises NotTestable if it does not suffice."""
-        return getattr(findings, self.find)(evidence)
+        module, function = self.find.split(".")
+        return getattr(FINDERS[module], function)(evidence)
 
 
+FINDERS = {"findings": findings, "sometimes": sometimes}
 CLAIMS = [
     Claim(name, **block)
     for name, block in yaml.safe_load(
         Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8")
     ).items()
 ]
+SOMETIMES = {claim.id for claim in CLAIMS if claim.find.startswith("sometimes.")}
 COLUMNS = ["id", "claim", "tag", "question", "estimate", "low", "high", "unit", "test"]
-COLUMNS += ["p", "p_holm", "share", "n", "bootstrap_low", "bootstrap_high"]
-COLUMNS += ["verdict", "why"]
+COLUMNS += ["p", "p_holm", "share", "n", "size", "where", "detectable"]
+COLUMNS += ["bootstrap_low", "bootstrap_high", "verdict", "why"]
+POWER = 0.8
 
 
 def reference_results() -> pd.DataFrame:
@@ -62,7 +67,9 @@ def gather(
     all_scores: pd.DataFrame,
     predictions: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
+    training: pd.DataFrame | None = None,
     level: Callable[[str], str] = resource_level,
+    margin: float = MARGIN,
 ) -> Evidence:
     """Return what the claims need from the tidy tables.
 
@@ -70,7 +77,9 @@ def gather(
         all_scores: the tidy scores of all runs.
         predictions: the tidy predictions, for paired errors and the bootstrap.
         reference: scores of other models; None reads `reference_results`.
+        training: what `results.training_records` returns, for what was trained on.
         level: "low", "mid" or "high" for a language code.
+        margin: points that make no difference: see `findings.MARGIN`.
 
     Raises:
         ParameterError: for a language that the table of languages does not know.
@@ -79,25 +88,33 @@ def gather(
     check_languages(scores["language"])
     reference = reference_results() if reference is None else reference
     changes = score_changes(scores, predictions)
-    return Evidence(scores, changes, reference, level, predictions)
+    return Evidence(scores, changes, reference, level, predictions, training, margin)
 
 
 def evaluate_claims(
     all_scores: pd.DataFrame,
     predictions: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
+    training: pd.DataFrame | None = None,
     level: Callable[[str], str] = resource_level,
+    margin: float = MARGIN,
 ) -> pd.DataFrame:
     """Return a row per claim, with the columns COLUMNS; the arguments are `gather`'s.
 
-    `low` and `high` are the 95 % interval of `estimate`. `p_holm` is corrected over the
+    `low` and `high` are the 95 % interval of `estimate`, `detectable` the smallest
+    effect that would have been found with 80 % power. `p_holm` is corrected over the
     claims that these runs can test. `share` is the fraction of (cell, task, language)
-    where the claim holds; C3 to C5 count only what stays significant after Holm's
-    correction within the claim, and C5 counts (cell, task). A claim is supported when
+    where the claim holds. C3 to C5, which say that something happens sometimes, count
+    only what stays significant after Holm's correction within the claim (C3 of those
+    that were behind, C5 per cell and task), and have a `size`, the median effect there
+    in points, and `where`, the tasks. A claim is supported when
     its effect has the claimed direction and `p_holm` is below 0.05.
     """
-    evidence = gather(all_scores, predictions, reference, level)
-    table = pd.DataFrame([_row(claim, evidence) for claim in CLAIMS])
+    evidence = gather(all_scores, predictions, reference, training, level, margin)
+    found = [_ask(claim, evidence) for claim in CLAIMS]
+    tests = sum(isinstance(finding, Finding) for finding in found)
+    pairs = zip(CLAIMS, found, strict=True)
+    table = pd.DataFrame([_row(claim, finding, tests) for claim, finding in pairs])
     table = table.reindex(columns=[*COLUMNS, "holds"])
     tested = table["p"].notna()
     if tested.any():
@@ -109,24 +126,64 @@ def evaluate_claims(
     return table[COLUMNS]
 
 
-def _row(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """Return a claim's columns, but for what takes all claims to know."""
+def influence(
+    all_scores: pd.DataFrame,
+    training: pd.DataFrame | None = None,
+    level: Callable[[str], str] = resource_level,
+) -> pd.DataFrame:
+    """Return what each language weighs in C1, as `slopes.influence` does.
+
+    No rows where these runs do not answer C1.
+    """
+    evidence = gather(all_scores, training=training, level=level)
     try:
-        finding = claim.finding(evidence)
+        return slopes.influence(findings.rank_helps_low(evidence).estimate)
+    except NotTestable:
+        return pd.DataFrame(columns=["language", "low", "weight", "without"])
+
+
+def _ask(claim: Claim, evidence: Evidence) -> Finding | NotTestable:
+    try:
+        return claim.finding(evidence)
     except NotTestable as reason:
-        missing = {"verdict": "not testable with these runs", "why": str(reason)}
+        return reason
+
+
+def _row(claim: Claim, found: Finding | NotTestable, tests: int) -> dict[str, Any]:
+    """Return a claim's columns, but for what takes all claims to know."""
+    if isinstance(found, NotTestable):
+        missing = {"verdict": found.verdict, "why": str(found)}
         return asdict(claim) | missing | {"n": 0, "holds": False}
-    estimate = finding.estimate
+    estimate = found.estimate
     return asdict(claim) | {
         "estimate": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
-        "p": finding.p,
-        "share": finding.share,
-        "n": finding.n,
-        "bootstrap_low": finding.bootstrap[0],
-        "bootstrap_high": finding.bootstrap[1],
-        "holds": finding.holds,
+        "p": found.p,
+        "share": found.share,
+        "n": found.n,
+        "size": found.size,
+        "where": found.where,
+        "detectable": detectable(found, tests),
+        "bootstrap_low": found.bootstrap[0],
+        "bootstrap_high": found.bootstrap[1],
+        "holds": found.holds,
         "verdict": "not supported",
-        "why": finding.why,
+        "why": found.why,
     }
+
+
+def detectable(found: Finding, tests: int) -> float:
+    """Return the smallest effect that is found with 80 % power, in the claim's unit.
+
+    It is the standard error times the sum of the quantiles of the level, corrected for
+    the number of claims (Bonferroni, at most a little too large), and of the power. For
+    a claim that something happens sometimes: in one comparison of median error.
+    """
+    compared, estimate = found.comparisons, found.estimate
+    if compared is not None:
+        level = stats.norm.isf(SIGNIFICANCE / tests / len(compared))
+        return float(compared["error"].median() * (level + stats.norm.ppf(POWER)))
+    error = (estimate.high - estimate.value) / stats.t.ppf(0.975, estimate.df)
+    level = stats.t.isf(SIGNIFICANCE / 2 / tests, estimate.df)
+    return float(error * (level + stats.t.ppf(POWER, estimate.df)))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maple_utils.metrics import standard_errors
 from maple_utils.params import CELL
 from maple_utils.results import MAIN_METRICS, main_metrics
 
@@ -23,6 +24,14 @@ _TEXT = ["base_model", "instruction_data", *WHERE]
 
 class NotTestable(Exception):  # noqa: N818  (an answer, not a failure)
     """These runs cannot answer the question; the message says why, in a few words."""
+
+    verdict = "not testable with these runs"
+
+
+class NotIdentified(NotTestable):
+    """There is a difference, but these runs cannot tell what makes it."""
+
+    verdict = "not identified with these runs"
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,12 @@ def score_changes(
     Args:
         scores: what `primary_scores` returns.
         predictions: the tidy predictions; where given, the standard error is that of
-            the paired differences, else of two independent samples (wider).
+            the paired differences by cluster, else of two independent samples (wider).
 
     Returns:
         The finetuned rows that have a base row, plus cell (a number for each finetuned
-        run), base_value (fraction), change and change_stderr (points). A standard error
-        is never below one example in n.
+        run), base_value and base_stderr (fractions), change and change_stderr (points).
+        A standard error of a change is never below one example in n.
     """
     base, tuned = split(scores)
     keys = ["base_model", "bits", *WHERE]
@@ -111,11 +120,10 @@ def score_changes(
     joined = tuned.merge(base, on=keys)
     joined["cell"] = joined.groupby(CELL).ngroup()
     joined["change"] = 100 * (joined["value"] - joined["base_value"])
-    error = 100 * np.hypot(joined["stderr"], joined.pop("base_stderr"))
+    error = 100 * np.hypot(joined["stderr"], joined["base_stderr"])
     if predictions is not None and len(predictions):
-        paired = joined[CELL + WHERE].merge(
-            _paired_errors(scores, predictions), on=CELL + WHERE, how="left"
-        )
+        paired = _paired_errors(scores, predictions)
+        paired = joined[CELL + WHERE].merge(paired, on=CELL + WHERE, how="left")
         error = paired["paired"].fillna(error)
     joined["change_stderr"] = np.maximum(error, 100 / joined["n"].astype(float))
     return joined
@@ -126,14 +134,14 @@ def _paired_errors(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     keys = ["base_model", "bits", *WHERE, "example"]
     base = base.groupby(keys, as_index=False)["value"].mean()
     both = tuned.merge(base, on=keys, suffixes=("", "_base"))
-    both["paired"] = 100 * (both["value"] - both["value_base"])
-    return both.groupby(CELL + WHERE, as_index=False)["paired"].sem()
+    both["gain"] = 100 * (both["value"] - both["value_base"])
+    return standard_errors(both, CELL + WHERE, "gain").rename("paired").reset_index()
 
 
 def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per example behind `scores`: its keys and its value."""
+    """Return one row per example behind `scores`: its keys, cluster and value."""
     metrics = [metric for metric in MAIN_METRICS if metric in predictions]
-    keys = [*CELL, *WHERE, "scoring", "example"]
+    keys = [*CELL, *WHERE, "scoring", "example", "cluster"]
     rows = predictions.melt(keys, metrics, var_name="metric").dropna(subset="value")
     return rows.merge(scores[[*CELL, *WHERE, "scoring", "metric"]])
 

@@ -4,12 +4,10 @@ The estimator of C1 and C2: a mixed-effects model of slopes, with an interval th
 counts runs and languages, not rows, as what was observed.
 """
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import statsmodels.formula.api as smf
 
 from maple_utils.claims.contrasts import (
     WHERE,
@@ -20,24 +18,35 @@ from maple_utils.claims.contrasts import (
     student,
     without_holes,
 )
+from maple_utils.claims.mixed_model import (
+    design_matrix,
+    language_ratio,
+    language_weights,
+)
 from maple_utils.params import CELL
 
 
 def slope_difference(
-    scores: pd.DataFrame, axis: str, level: Callable[[str], str]
+    scores: pd.DataFrame,
+    axis: str,
+    level: Callable[[str], str],
+    steps: Callable[[np.ndarray], np.ndarray] = np.log2,
+    covariates: pd.DataFrame | None = None,
 ) -> Estimate:
-    """Return how much more points per doubling of `axis` low-resource languages gain.
+    """Return how many points more low-resource languages gain per step along an axis.
 
-    The question is the interaction of log2(axis) with resource level (low against
-    high). It is estimated in two steps that equal the one-step model on a full grid.
+    The question is the interaction of `steps(axis)` with resource level (low against
+    high); a step of log2 is a doubling. Points are those of a task of average spread: a
+    score is divided by the spread of its task's examples, times the mean over tasks. It
+    is estimated in two parts.
 
-    1. Each (task, language) gets its least-squares slope of the score on log2(axis),
-       within strata of runs that share everything else but the seed.
-    2. A mixed-effects model (statsmodels MixedLM) of these slopes on resource level,
-       with a random effect per language. Task enters as a fixed effect: tasks with
-       languages of one level only would otherwise pass for levels. With the paper's
-       languages and random tasks, 95 % intervals covered 88-94 % in simulation (the
-       mixed model's own: 82-94 %).
+    1. Each (instruction data, task, language) gets its least-squares slope of the score
+       on the steps, within strata of runs that share everything else but the seed.
+    2. A mixed-effects model (statsmodels MixedLM) of these slopes on resource level and
+       the covariates, with a random effect per language. Task by instruction data
+       enters as a fixed effect: tasks with languages of one level only would otherwise
+       pass for levels. With the paper's languages and random tasks, 95 % intervals
+       covered 88-94 % in simulation (the mixed model's own: 82-94 %).
 
     The model gives the weights; its own Wald interval does not (it ignores that
     there are few languages). The variance has two parts. Languages: the
@@ -51,49 +60,129 @@ def slope_difference(
         scores: of `primary_scores`; base rows and "mid" languages are ignored.
         axis: "rank" or "bits".
         level: gives "low", "mid" or "high" for a language code.
+        steps: makes numbers of the axis's values.
+        covariates: what else may make a slope: columns among instruction_data, task and
+            language to merge by, and numbers. One that is unknown for a slope, or that
+            the others tell already, is left out.
 
     Returns:
-        The estimate; details hold `slopes` (task, language, low, slope), the
-        `weights` of the (task, language) and the run weights `run_weights`.
+        The estimate; details hold `slopes` (instruction_data, task, language, low,
+        slope, covariates), their `weights`, the `score_weights` (by CELL, task and
+        language; times the scores in points they add up to the estimate), the names of
+        the covariates that were `used`, and the `ratio` of variances.
 
     Raises:
         NotTestable: if the runs or languages do not suffice, with the reason.
+        NotIdentified: if a covariate goes hand in hand with the resource level.
     """
     runs, points = _grid(split(scores)[1], axis, level)
+    scale = points.columns.get_level_values("task").map(_task_scale(scores))
+    points = points * scale.to_numpy()
     strata = _strata(runs, axis)
-    x = _centre(np.log2(runs[axis].to_numpy(float)), strata)
+    x = _centre(steps(runs[axis].to_numpy(float)).astype(float), strata)
     if not x.any():
         raise NotTestable(f"no two finetuned runs with the same tests differ in {axis}")
-    per_run = x / (x @ x)
-    slopes = points.columns.to_frame(index=False)
+    groups = runs.groupby("instruction_data").indices
+    squares = {data: float(x[own] @ x[own]) for data, own in groups.items()}
+    per_run = x / runs["instruction_data"].map(squares).to_numpy()
+    where = points.columns.to_frame(index=False)
+    y = points.to_numpy()
+    by_data = [
+        where.assign(instruction_data=data, slope=per_run[own] @ y[own])
+        for data, own in groups.items()
+    ]
+    slopes = pd.concat(by_data, ignore_index=True)
     slopes["low"] = (slopes["language"].map(level) == "low").astype(float)
-    slopes["slope"] = per_run @ points.to_numpy()
-    weigh, pull, languages_df = _language_weights(slopes)
-    value = float(weigh @ slopes["slope"])
+    if covariates is not None:
+        slopes = slopes.merge(covariates, how="left")
+    design, used = design_matrix(slopes)
+    ratio = language_ratio(slopes, design)
+    weigh, pull, languages_df = language_weights(slopes, design, ratio)
     languages = float(((pull @ slopes["slope"]) ** 2).sum())
-    runs_df = len(runs) - strata.max() - 2
-    if runs_df < 1:
-        raise NotTestable(
-            f"{len(runs)} runs leave nothing to tell a trend from run-to-run variance"
-        )
-    residuals = _centre(points.to_numpy(), strata) - np.outer(x, slopes["slope"])
-    scale = runs_df * (x @ x)
-    total = float(((residuals @ weigh) ** 2).sum()) / scale
-    held = float(((pull @ residuals.T) ** 2).sum()) / scale
-    variance, df = languages, languages_df
-    if total > held:
-        variance = languages + total - held
-        spread = languages**2 / languages_df + total**2 / runs_df
-        spread += held**2 / (runs_df * languages_df)
-        df = variance**2 / spread
+    between = []  # runs: per dataset the variance, the part held, degrees of freedom
+    for data, own in groups.items():
+        rows = (slopes["instruction_data"] == data).to_numpy()
+        fitted = np.outer(x[own], slopes.loc[rows, "slope"])
+        residuals = _centre(y[own], strata[own]) - fitted
+        df = _runs_df(strata[own])
+        contrasts = residuals @ np.column_stack([weigh[rows], pull[:, rows].T])
+        variances = (contrasts**2).sum(axis=0) / (df * squares[data])
+        between.append((variances[0], variances[1:].sum(), df))
+    weights = [weigh[(slopes["instruction_data"] == data)] for data in groups]
+    pairs = zip(groups.values(), weights, strict=True)
+    per_score = np.vstack([np.outer(per_run[own], w * scale) for own, w in pairs])
     return student(
-        value,
-        variance,
-        df,
+        float(weigh @ slopes["slope"]),
+        *_variance(languages, languages_df, np.array(between)),
         slopes=slopes,
-        weights=pd.Series(weigh, index=points.columns),
-        run_weights=pd.Series(per_run, index=pd.MultiIndex.from_frame(runs)),
+        weights=weigh,
+        score_weights=_per_score(per_score, runs, groups, points.columns),
+        used=used,
+        ratio=ratio,
     )
+
+
+def _runs_df(strata: np.ndarray) -> int:
+    df = len(strata) - len(set(strata)) - 1
+    if df < 1:
+        raise NotTestable(
+            f"{len(strata)} runs leave nothing to tell a trend from run-to-run variance"
+        )
+    return df
+
+
+def _variance(
+    languages: float, languages_df: float, between: np.ndarray
+) -> tuple[float, float]:
+    """Add to the variance by languages that between runs; return it with its df.
+
+    `between` has a row per dataset: variance, the part that the languages hold already,
+    and degrees of freedom. The df are Satterthwaite's.
+    """
+    total, held, df = between.T
+    if total.sum() <= held.sum():
+        return languages, languages_df
+    variance = languages + total.sum() - held.sum()
+    spread = languages**2 / languages_df + (total**2 / df).sum()
+    spread += (held**2 / (df * languages_df)).sum()
+    return variance, variance**2 / spread
+
+
+def _per_score(
+    weights: np.ndarray, runs: pd.DataFrame, groups: dict, places: pd.MultiIndex
+) -> pd.Series:
+    """Name the weights: rows are the runs group by group, columns the places."""
+    ordered = runs.iloc[np.concatenate(list(groups.values()))]
+    table = pd.DataFrame(weights, pd.MultiIndex.from_frame(ordered), places)
+    return table.stack(WHERE, future_stack=True).rename("weight")
+
+
+def influence(estimate: Estimate) -> pd.DataFrame:
+    """Return what each language weighs in a slope difference, and what is without it.
+
+    Columns language, low, weight (its part of all weights of its level, 0 to 1) and
+    without (the estimate when it is left out; NaN where it then has no answer).
+    """
+    slopes, ratio = estimate.details["slopes"], estimate.details["ratio"]
+    table = slopes.assign(weight=np.abs(estimate.details["weights"]))
+    table = table.groupby(["language", "low"], as_index=False)["weight"].sum()
+    table["weight"] /= table.groupby("low")["weight"].transform("sum")
+    without = []
+    for language in table["language"]:
+        rest = slopes[slopes["language"] != language].reset_index(drop=True)
+        try:
+            weigh, _, _ = language_weights(rest, design_matrix(rest)[0], ratio)
+            without.append(float(weigh @ rest["slope"]))
+        except NotTestable:
+            without.append(np.nan)
+    return table.assign(without=without)
+
+
+def _task_scale(scores: pd.DataFrame) -> pd.Series:
+    """Return per task what turns its points into those of a task of average spread."""
+    squares = scores["stderr"].astype(float) ** 2 * scores["n"].astype(float)
+    spread = np.sqrt(squares.groupby(scores["task"]).mean())
+    return (spread.mean() / spread).where(spread > 0, 1.0)
 
 
 def _shared(axis: str) -> list[str]:
@@ -137,47 +226,6 @@ def _grid(
     return points.index.to_frame(index=False), points
 
 
-def _language_weights(slopes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return what turns slopes into the estimate, into its errors, and their df.
-
-    The first is a weight per slope. The second has a row per language, whose product
-    with the slopes is what that language adds to the error: squared and summed, CR2.
-    """
-    design = pd.get_dummies(slopes["task"]).assign(low=slopes["low"]).to_numpy(float)
-    codes = pd.factorize(slopes["language"])[0]
-    same = codes[:, None] == codes[None]
-    covariance = np.eye(len(slopes)) + _language_ratio(slopes) * same
-    roots, axes = np.linalg.eigh(covariance)
-    whiten = (axes / np.sqrt(roots)) @ axes.T
-    x = whiten @ design
-    last = np.linalg.inv(x.T @ x)[-1]
-    miss = np.eye(len(x)) - x @ np.linalg.pinv(x)
-    ends = np.zeros((codes.max() + 1, len(x)))
-    for code in range(len(ends)):
-        own = codes == code
-        roots, axes = np.linalg.eigh(miss[np.ix_(own, own)])
-        free = roots > 1e-9
-        axes = axes[:, free] / roots[free] ** 0.25
-        ends[code, own] = axes @ axes.T @ (x[own] @ last)
-    pull = ends @ miss
-    gram = pull @ pull.T
-    return last @ x.T @ whiten, pull @ whiten, np.trace(gram) ** 2 / (gram**2).sum()
-
-
-def _language_ratio(slopes: pd.DataFrame) -> float:
-    """Return the variance between languages over that within, from MixedLM."""
-    if slopes["slope"].std() < 1e-9:
-        raise NotTestable("the scores do not vary")
-    if not slopes["language"].duplicated().any():
-        return 0.0
-    model = smf.mixedlm("slope ~ 0 + C(task) + low", slopes, groups="language")
-    with warnings.catch_warnings():
-        # A variance of zero is an answer here, not a failure to converge.
-        warnings.simplefilter("ignore")
-        fit = model.fit()
-    return float(fit.cov_re.iloc[0, 0] / fit.scale)
-
-
 def bootstrap_examples(
     estimate: Estimate,
     scores: pd.DataFrame,
@@ -198,21 +246,22 @@ def bootstrap_examples(
         draws: number of bootstrap samples.
         seed: of the random draws.
     """
-    weights = estimate.details["run_weights"].rename("run_weight").reset_index()
-    rows = examples(scores, predictions).merge(weights, on=CELL)
-    rows["pull"] = 100 * rows["value"] * rows["run_weight"]
-    rows = rows.groupby([*WHERE, "example"])["pull"].agg(["sum", "size"])
-    slopes = rows.loc[rows["size"] == len(weights), "sum"]
+    weights = estimate.details["score_weights"].reset_index()
+    wanted = weights.groupby(WHERE).size()
+    rows = examples(scores, predictions).merge(weights, on=[*CELL, *WHERE])
+    rows["pull"] = 100 * rows["value"] * rows["weight"]
+    found = rows.groupby([*WHERE, "example"])["pull"].agg(["sum", "size"])
+    whole = found["size"] == wanted.reindex(found.index.droplevel("example")).to_numpy()
+    pulls = found.loc[whole, "sum"].unstack("language")
     rng = np.random.default_rng(seed)
     total = np.zeros(draws)
-    for task, pulls in estimate.details["weights"].groupby("task"):
-        if task not in slopes.index.get_level_values("task"):
+    for task, places in wanted.groupby("task"):
+        if task not in pulls.index:
             return np.nan, np.nan
-        by_language = slopes.loc[task].unstack("language")
-        by_language = by_language.reindex(columns=pulls.droplevel("task").index)
+        by_language = pulls.loc[task].reindex(columns=places.droplevel("task").index)
         n = len(by_language)
         counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         known = counts @ by_language.notna().to_numpy(float)
-        total += (counts @ by_language.fillna(0).to_numpy() / known) @ pulls.to_numpy()
+        total += (counts @ by_language.fillna(0).to_numpy() / known).sum(axis=1)
     low, high = np.quantile(total, [0.025, 0.975])
     return float(low), float(high)

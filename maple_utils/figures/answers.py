@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from maple_utils.claims.effects import pareto, tokens_and_gain
-from maple_utils.claims.findings import gap_to_larger
+from maple_utils.claims import SOMETIMES
+from maple_utils.claims.effects import gap_to_larger, pareto, tokens_and_gain
 from maple_utils.figures import style
 from maple_utils.figures.deltas import changed, paired_intervals
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
@@ -129,7 +129,9 @@ def change_by_tokens(scores: pd.DataFrame, training: pd.DataFrame) -> Drawn:
 def verdicts(scores: pd.DataFrame, claims: pd.DataFrame) -> Drawn:
     """Draw a forest plot: each claim's estimate with its interval, and its verdict.
 
-    Every claim has a unit and so a scale of its own; their zeros are aligned.
+    Every claim has a unit and so a scale of its own; their zeros are aligned. A filled
+    dot is a supported mean. Where something happens sometimes the mean, in grey, is
+    beside the point: the words say how often, how large and where.
 
     Args:
         scores: what the claims were tested on.
@@ -153,19 +155,34 @@ def _forest_row(axes: Axes, claim: Any) -> None:
     axes.spines[["left", "right", "top"]].set_visible(False)
     if np.isnan(claim.estimate):
         axes.set_axis_off()
-        why = fill(f"not testable: {claim.why}", 42)
+        state = claim.verdict.removesuffix(" with these runs")
+        why = fill(f"{state}: {claim.why}", 46)
         axes.text(1.04, 0.5, why, color="0.4", **left)
         return
     reach = 1.1 * max(abs(claim.low), abs(claim.high))
     axes.axvline(0, **style.ZERO)
-    color = style.KINDS[0]
+    sometimes = claim.id in SOMETIMES
+    color = "0.6" if sometimes else style.KINDS[0]
+    is_filled = claim.verdict == "supported" and not sometimes
     axes.plot([claim.low, claim.high], [0, 0], color=color, lw=1.2)
-    filled = color if claim.verdict == "supported" else "white"
-    axes.plot(claim.estimate, 0, "o", color=color, mfc=filled)
+    axes.plot(claim.estimate, 0, "o", color=color, mfc=color if is_filled else "white")
     axes.set(xlim=(-reach, reach), ylim=(-1, 1))
-    axes.tick_params(axis="x", labelsize=5, length=2, pad=1)
-    axes.set_xlabel(claim.unit, size=5.5, labelpad=1)
-    numbers = f"{claim.estimate:.2f} [{claim.low:.2f}, {claim.high:.2f}]"
+    axes.tick_params(axis="x", length=2, pad=1)
+    axes.set_xlabel(fill(claim.unit, 44), labelpad=1)
+    axes.text(1.04, 0.5, _in_words(claim, sometimes).replace("-", "−"), **left)
+
+
+def _in_words(claim: Any, sometimes: bool) -> str:
+    """Return verdict, size and certainty; of what is not supported, the power."""
     p = "p < 0.001" if claim.p_holm < 0.001 else f"p = {claim.p_holm:.3f}"
-    words = f"{claim.verdict}\n{numbers}, {p}, n = {claim.n}"
-    axes.text(1.04, 0.5, words.replace("-", "−"), **left)
+    numbers = f"{claim.estimate:.2f} [{claim.low:.2f}, {claim.high:.2f}]"
+    if sometimes:
+        numbers = f"in {claim.share:.0%} of {claim.n} comparisons"
+        if claim.share:
+            names = ", ".join(map(name_of, claim.where.split(", ")))
+            where = f"by {claim.size:.1f} points (median): {names}"
+            numbers += f"\n{fill(where, 46)}"
+    words = f"{claim.verdict}, {p}\n{numbers}"
+    if claim.verdict == "supported":
+        return words
+    return f"{words}\n80 % power for {claim.detectable:.2g} or more"

@@ -125,7 +125,10 @@ def read_examples(
     ordered = sorted(examples.values(), key=lambda example: natural_key(example.id))
     first: dict[str, str] = {}
     return [
-        replace(example, cluster=first.setdefault(example.context, example.id))
+        replace(
+            example,
+            cluster=first.setdefault(example.context or example.id, example.id),
+        )
         for example in ordered
     ]
 

@@ -1,0 +1,154 @@
+"""What the runs say on claims that something happens sometimes: C3, C4, C5.
+
+Each makes one-sided tests, one per comparison, and corrects them by Holm's method. The
+claim holds where any is left; how often, how large and where is in the finding.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from maple_utils.claims.contrasts import (
+    Estimate,
+    NotTestable,
+    clustered_mean,
+    student,
+)
+from maple_utils.claims.effects import gap_to_larger
+from maple_utils.claims.findings import (
+    SIGNIFICANCE,
+    Evidence,
+    Finding,
+)
+from maple_utils.params import CELL
+
+
+def closes_gap(evidence: Evidence) -> Finding:
+    """C3: behind the median larger model before, better for it, then level or ahead.
+
+    All three must hold for a pair (intersection-union: the largest of three p-values).
+    Level is at most the margin behind. Only pairs that were behind are counted.
+    """
+    table = gap_to_larger(_compared(evidence.changes), evidence.reference)
+    if table.empty:
+        raise NotTestable("no scores of larger models for these tasks and languages")
+    behind = table[table["gap_before"] > 0]
+    if behind.empty:
+        raise NotTestable("no base model is behind the median larger model")
+    least = 100 / behind["n"].astype(float)
+    z = (
+        behind["gap_before"] / np.maximum(100 * behind["base_stderr"], least),
+        behind["change"] / behind["change_stderr"],
+        (evidence.margin - behind["gap_after"])
+        / np.maximum(100 * behind["stderr"], least),
+    )
+    return _sometimes(
+        _mean(behind, "language", "task", "cell"),
+        behind.assign(
+            effect=behind["change"],
+            error=behind["change_stderr"],
+            p=np.max(stats.norm.sf(z), axis=0),
+        ),
+        f"{len(behind)} of {len(table)} pairs were behind, by "
+        f"{behind['gap_before'].mean():.1f} points before and "
+        f"{behind['gap_after'].mean():.1f} after; level within {evidence.margin:g} in",
+    )
+
+
+def english_worse(evidence: Evidence) -> Finding:
+    """C4: the change in English per cell and task; and where a loss can be ruled out.
+
+    Its errors are those of the examples: they speak of these adapters. Where a setting
+    has several seeds, their mean is tested too, and speaks of the setting.
+    """
+    english = _compared(evidence.changes).query("language == 'en'")
+    if english.empty:
+        raise NotTestable("no English scores before and after finetuning")
+    z = english["change"] / english["change_stderr"]
+    safe = stats.norm.sf(z + evidence.margin / english["change_stderr"])
+    ruled_out = multipletests(safe, method="holm")[0].sum()
+    falling = english.assign(
+        effect=-english["change"], error=english["change_stderr"], p=stats.norm.cdf(z)
+    )
+    return _sometimes(
+        _mean(english, "cell", "task"),
+        falling,
+        f"a loss of {evidence.margin:g} points is ruled out in {ruled_out} of "
+        f"{len(english)}; {_over_seeds(english)}; English falls in",
+    )
+
+
+def _over_seeds(english: pd.DataFrame) -> str:
+    """Return in words how many settings fall in the mean over their seeds."""
+    setting = [*(name for name in CELL if name != "seed"), "task"]
+    groups = [part["change"] for _, part in english.groupby(setting)]
+    several = [changes for changes in groups if len(changes) > 1]
+    if not several:
+        return "one seed each, so of these adapters alone"
+    tests = [stats.ttest_1samp(part, 0, alternative="less") for part in several]
+    p = multipletests([test.pvalue for test in tests], method="holm")[1]
+    return f"over seeds, {(p < SIGNIFICANCE).sum()} of {len(several)} settings fall"
+
+
+def low_up_high_down(evidence: Evidence) -> Finding:
+    """C5: low-resource languages up and high-resource ones down, per cell and task.
+
+    A mean over languages gets the mean of their standard errors: an upper bound, as
+    the languages of a translated test share their examples.
+    """
+    table = _compared(evidence.changes)
+    table = table.assign(level=table["language"].map(evidence.level))
+    table = table[table["level"].isin(["low", "high"])]
+    means = table.groupby(["cell", "task", "level"])[["change", "change_stderr"]].mean()
+    means = means.unstack("level").dropna()
+    if ("change", "low") not in means or means.empty:
+        raise NotTestable(
+            "no task with both low- and high-resource languages before and after"
+        )
+    z = means["change"] / means["change_stderr"]
+    points = means["change"].reset_index()
+    mean = means["change"].mean()
+    both = points.assign(
+        effect=np.minimum(points["low"], -points["high"]),
+        error=means["change_stderr"].max(axis=1).to_numpy(),
+        p=np.maximum(stats.norm.sf(z["low"]), stats.norm.cdf(z["high"])),
+    )
+    return _sometimes(
+        clustered_mean(points["low"] - points["high"], points["cell"], points["task"]),
+        both,
+        f"mean change {mean['low']:+.1f} points in low-resource languages, "
+        f"{mean['high']:+.1f} in high-resource ones; both at once in",
+    )
+
+
+def _compared(changes: pd.DataFrame) -> pd.DataFrame:
+    compared = changes.dropna(subset=["change", "change_stderr"])
+    if compared.empty:
+        raise NotTestable(
+            "no finetuned row with its base model at the same bits, task and language"
+        )
+    return compared
+
+
+def _mean(table: pd.DataFrame, *clusters: str) -> Estimate:
+    """Return the mean change by clusters, or where all is one cluster, by examples."""
+    if (table[[*clusters]].nunique() > 1).any():
+        return clustered_mean(table["change"], *(table[name] for name in clusters))
+    variance = float((table["change_stderr"] ** 2).sum()) / len(table) ** 2
+    return student(float(table["change"].mean()), variance, np.inf)
+
+
+def _sometimes(estimate: Estimate, compared: pd.DataFrame, why: str) -> Finding:
+    """Return the finding of a row per comparison: effect, error, p, task."""
+    adjusted = multipletests(compared["p"], method="holm")[1]
+    holds = adjusted < SIGNIFICANCE
+    return Finding(
+        estimate,
+        p=float(adjusted.min()),
+        share=float(holds.mean()),
+        n=len(holds),
+        holds=bool(holds.any()),
+        why=f"{why} {holds.sum()} of {len(holds)} comparisons after Holm's correction",
+        comparisons=compared[["task", "effect", "error"]].assign(p=adjusted),
+    )
