@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from maple_utils.claims import effects
 from maple_utils.claims.contrasts import primary_scores
@@ -103,3 +104,31 @@ def test_tokens_per_word_are_set_against_the_gain():
     changes = found.set_index("language")["change"]
     assert changes[codes].tolist() == pytest.approx([40, 30, 20, 10])
     assert effects.tokens_and_gain(pd.DataFrame(rows), training[:2]).empty
+
+
+def test_a_language_is_not_higher_for_having_the_easier_tasks() -> None:
+    """By hand: task effects of 30 and 60, languages of 0, 5 and -5 points."""
+    tasks, languages = {"hard": 30.0, "easy": 60.0}, {"en": 0.0, "es": 5.0, "sw": -5.0}
+    rows = [(t, c, tasks[t] + languages[c]) for t in tasks for c in languages]
+    table = pd.DataFrame(rows, columns=["task", "language", "points"])
+    table = table[(table["task"] != "hard") | (table["language"] != "sw")]
+    table = table.assign(base_model="b")
+    raw = table.groupby("language")["points"].mean()
+    assert raw["sw"] > raw["en"]
+    table["points"] = effects.adjusted_for_task(table, "points")
+    means = table.groupby("language")["points"].mean()
+    assert means.to_dict() == pytest.approx({"en": 45, "es": 50, "sw": 40})
+
+
+def test_unsure_means_are_drawn_further_towards_the_others() -> None:
+    means, reach = np.array([9.0, 1.0, -1.0, 0.0]), np.array([8.0, 1.0, 1.0, 1.0])
+    table = pd.DataFrame({"base_model": "b", "mean": means})
+    table = table.assign(low=means - reach, high=means + reach)
+    found = effects.shrunk(table)
+    moved = (found["mean"] - found["shrunk"]).abs()
+    assert moved.idxmax() == 0
+    assert found["shrunk"].between(-1, 9).all()
+    p = 2 * stats.norm.sf(np.abs(means) / (reach / 1.959964))
+    assert found["p_holm"].min() == pytest.approx(p.min() * 4, rel=1e-4)
+    alone = effects.shrunk(table.iloc[:1])
+    assert alone["shrunk"].tolist() == [9.0]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from maple_utils import rouge
 from maple_utils.claims.contrasts import (
@@ -47,6 +48,51 @@ def format_and_task(all_scores: pd.DataFrame) -> pd.DataFrame:
     return table.assign(format_change=table["total"] - table["task_change"])
 
 
+def adjusted_for_task(table: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column as if every language had been asked every task.
+
+    Per base model the column is fitted by least squares as the sum of an effect of the
+    task and one of the language; of each value its task's effect is taken off, and the
+    mean of all tasks' effects is added. Means over the tasks that a language happens to
+    have can then be compared, as far as a task is as hard in every language.
+    """
+    parts = []
+    for _, part in table.groupby("base_model"):
+        tasks, names = pd.factorize(part["task"])
+        languages = pd.get_dummies(part["language"]).to_numpy(float)
+        design = np.column_stack([np.eye(len(names))[tasks], languages])
+        effects = np.linalg.lstsq(design, part[column].to_numpy(float), rcond=None)[0]
+        effects = effects[: len(names)]
+        parts.append(part[column] - effects[tasks] + effects.mean())
+    return pd.concat(parts) if parts else table[column]
+
+
+def shrunk(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what each of many means is worth beside the others, per base model.
+
+    `shrunk` is the mean drawn towards the mean of all, the more the less sure it is:
+    empirical Bayes with the variance between languages of DerSimonian and Laird (1986).
+    `p_holm` is its p-value against zero, corrected for the number of languages.
+
+    Args:
+        table: columns base_model, mean, low and high (a 95 % interval), a row each.
+    """
+    parts = []
+    for _, part in table.groupby("base_model"):
+        error = (part["high"] - part["low"]) / 2 / stats.norm.ppf(0.975)
+        weight = 1 / error**2
+        centre = np.average(part["mean"], weights=weight)
+        excess = (weight * (part["mean"] - centre) ** 2).sum() - (len(part) - 1)
+        room = weight.sum() - (weight**2).sum() / weight.sum()  # 0 where one is alone
+        between = max(excess / room, 0) if len(part) > 1 else np.inf
+        own = 1 / (1 + error**2 / between) if between else 0.0
+        p = 2 * stats.norm.sf(np.abs(part["mean"]) / error)
+        held = multipletests(p, method="holm")[1]
+        drawn = centre + own * (part["mean"] - centre)
+        parts.append(part.assign(shrunk=drawn, p_holm=held))
+    return pd.concat(parts)
+
+
 def mean_changes(scores: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Return the mean change from the base model per group of languages.
 
@@ -55,9 +101,10 @@ def mean_changes(scores: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
         groups: what `language_groups` or `seen_groups` returns.
 
     Returns:
-        What `intervals` does by language and run, per group.
+        What `intervals` does by language and run, per group, adjusted for task.
     """
-    table = score_changes(scores).merge(groups)
+    table = score_changes(scores)
+    table = table.assign(change=adjusted_for_task(table, "change")).merge(groups)
     return intervals(table, ["group"], "change", "language", "cell")
 
 
@@ -129,12 +176,15 @@ def seed_sensitivity(scores: pd.DataFrame) -> pd.DataFrame:
 def tokens_and_gain(scores: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """Return per base model and language tokens_per_word and the mean change (points).
 
+    The change is adjusted for task.
     `spearman` and `p` are the rank correlation of the two over a base model's
     languages. Base models with fewer than three languages are left out.
     """
     keys = ["base_model", "language"]
     tokens = training.groupby(keys, as_index=False)["tokens_per_word"].mean().dropna()
-    means = score_changes(scores).groupby(keys, as_index=False)["change"].mean()
+    changes = score_changes(scores)
+    changes["change"] = adjusted_for_task(changes, "change")
+    means = changes.groupby(keys, as_index=False)["change"].mean()
     table = means.merge(tokens, on=keys)
     table = table[table.groupby("base_model")["language"].transform("size") >= 3]
     for base, part in table.groupby("base_model"):

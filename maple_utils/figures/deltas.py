@@ -8,7 +8,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from maple_utils.claims.contrasts import intervals, score_changes
-from maple_utils.claims.effects import format_and_task, language_groups, mean_changes
+from maple_utils.claims.effects import (
+    adjusted_for_task,
+    format_and_task,
+    language_groups,
+    mean_changes,
+    shrunk,
+)
+from maple_utils.claims.findings import SIGNIFICANCE
 from maple_utils.figures import style
 from maple_utils.figures.scores import before_and_after
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
@@ -49,21 +56,28 @@ def paired_intervals(
 def change_by_language(scores: pd.DataFrame) -> Drawn:
     """Draw the mean change from finetuning per language, from low to high resources.
 
+    A filled mark is a change that stays significant after Holm's correction for the
+    number of languages; the upright stroke is the mean drawn towards that of all.
+
     Returns:
         The figure, a panel per base model; and per base model and language the mean
-        change (points) with its 95 % interval over runs and examples. The tasks are
-        taken as they are.
+        change (points, adjusted for task) with its 95 % interval over runs and
+        examples, and what `claims.effects.shrunk` adds.
     """
     keys = ["base_model", "language", "resource"]
     found = changed(scores)
-    found = intervals(found, keys, "change", "cell", errors="change_stderr")
+    found["change"] = adjusted_for_task(found, "change")
+    found = shrunk(intervals(found, keys, "change", "cell", errors="change_stderr"))
     codes = style.by_resource(found["language"])[::-1]
     figure, panels = style.panels(found, 0.9 + 0.12 * len(codes), sharex=True)
     for axes, part in panels:
         axes.axvline(0, **style.ZERO)
         for rows, look in style.levels(part):
             at = rows["language"].map(codes.index)
-            style.bars(axes, rows, at, "x", **look | {"ls": ""})
+            style.bars(axes, rows, at, "x", **look | {"ls": "", "mfc": "white"})
+            sure = rows["p_holm"] < SIGNIFICANCE
+            axes.plot(rows["mean"][sure], at[sure], **look | {"ls": "", "label": None})
+            axes.plot(rows["shrunk"], at, "|", color="0.3", markersize=5)
         style.label_rows(axes, map(style.language_name, codes), 5.5)
         axes.set_xlabel(style.GAINED)
     return figure, found
@@ -71,13 +85,14 @@ def change_by_language(scores: pd.DataFrame) -> Drawn:
 
 @drawing
 def change_by_run(scores: pd.DataFrame) -> Drawn:
-    """Draw a language x run heatmap of the mean change over tasks (points).
+    """Draw a language x run heatmap of the mean change, adjusted for task (points).
 
     Languages go from low to high resources, lines part the levels; a dot marks a loss,
     so that the sign can be read in grey.
     """
     keys = ["base_model", "instruction_data", "bits", "rank", "seed"]
     found = changed(scores)
+    found["change"] = adjusted_for_task(found, "change")
     found = found.groupby([*keys, "language"], as_index=False)["change"].mean()
     codes = style.by_resource(found["language"])
     wide = found.pivot(index="language", columns=keys, values="change").reindex(codes)
@@ -134,10 +149,12 @@ def _below(axes: Axes, x: float, down: float, text: str, **kwargs: Any) -> None:
 def before_to_after(scores: pd.DataFrame) -> Drawn:
     """Draw a line per language from its base score to its finetuned one; English bold.
 
-    Scores are means over the tasks and runs that have both.
+    Scores are means over the runs that have both, adjusted for task: a language is not
+    higher for having the easier ones.
     """
     found = changed(scores)
-    found["before"], found["after"] = 100 * found["base_value"], 100 * found["value"]
+    for when, column in (("before", "base_value"), ("after", "value")):
+        found[when] = 100 * adjusted_for_task(found, column)
     keys = ["base_model", "resource", "language"]
     found = found.groupby(keys, as_index=False)[["before", "after"]].mean()
     figure, panels = style.panels(found, 2.8, ylabel="mean score (%)")

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from maple_utils.claims.contrasts import WHERE, intervals, split, without_holes
+from maple_utils.claims.effects import adjusted_for_task
 from maple_utils.figures import style
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
 from maple_utils.languages import resource_level
@@ -89,7 +90,8 @@ def along(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
     Like is compared with like: runs are kept whose other settings were run at every
     value of the axis, on the (task, language) that all of them have; the emptiest
     setting goes first. The interval (95 %, by language and run) leaves out how high a
-    (task, language) lies as a whole: it is about the line's shape, not its height.
+    (task, language) lies as a whole: it is about the line's shape, not its height. The
+    height of a level is adjusted for the tasks that its languages happen to have.
 
     Returns:
         Columns base_model, resource, finetuned, the axis, and those of `intervals`.
@@ -130,7 +132,8 @@ def _means(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
         cell=scores.groupby(CELL).ngroup(),
     )
     height = table.groupby(["base_model", *WHERE])["points"].transform("mean")
-    level = table.groupby(["base_model", "resource"])["points"].transform("mean")
+    table["adjusted"] = adjusted_for_task(table, "points")
+    level = table.groupby(["base_model", "resource"])["adjusted"].transform("mean")
     table["points"] += level - height
     keys = ["base_model", "resource", "finetuned", axis]
     means = intervals(table, keys, "points", "language", "cell")
