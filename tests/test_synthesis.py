@@ -392,6 +392,22 @@ def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
     assert taken / 2 < minutes < 2 * taken
 
 
+def test_a_forecast_counts_every_language_and_asks_nobody(tmp_path):
+    def nobody(prompts, **pair):
+        raise AssertionError("asked")
+
+    start = seeds.checked(miniature.seeds()[:30])
+    teacher = teachers.Teacher("t", nobody)
+    translator = teachers.plain_translator("tr", nobody)
+    work = job(start, ["en", "sw", "zh"], teacher, translator, session(tmp_path))
+    plan = forecast(BactrianX(), work).set_index(["step", "language"])
+    assert plan.loc["answer", "calls"].to_dict() == {"en": 30, "sw": 30, "zh": 30}
+    assert set(plan.loc["translate"].index) == {"sw", "zh"}
+    plan = forecast(MultiAlpaca(rounds=3, prompts=20), work).set_index("step")
+    assert plan.loc["answer", "calls"].between(45, 50).all()
+    assert stored(tmp_path) == 0
+
+
 def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
     def french(prompts):
         return ["Je ne parle que le français, quelle que soit la question."] * len(

@@ -7,13 +7,7 @@ import pandas as pd
 
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.filters import Thresholds
-from maple_utils.synthesis.recipes import (
-    Job,
-    Synthesis,
-    check_answers,
-    missing,
-    sound,
-)
+from maple_utils.synthesis.recipes import Job, Synthesis, check_answers, missing, sound
 from maple_utils.synthesis.seeds import without_code
 from maple_utils.synthesis.teachers import Answer
 

@@ -13,13 +13,7 @@ from maple_utils.instructions.loading import COLUMNS, NO_INPUT
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.filters import Thresholds
-from maple_utils.synthesis.recipes import (
-    Job,
-    Synthesis,
-    check_answers,
-    missing,
-    sound,
-)
+from maple_utils.synthesis.recipes import Job, Synthesis, check_answers, missing, sound
 from maple_utils.synthesis.seeds import without_culture
 from maple_utils.synthesis.teachers import Answer, hash_of
 

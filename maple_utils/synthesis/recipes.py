@@ -15,12 +15,7 @@ from maple_utils.instructions import COLUMNS
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis.filters import detected_language
 from maple_utils.synthesis.requests import Session, ask_all
-from maple_utils.synthesis.teachers import (
-    TOKENS_PER_BYTE,
-    Answer,
-    Teacher,
-    Translator,
-)
+from maple_utils.synthesis.teachers import TOKENS_PER_BYTE, Answer, Teacher, Translator
 
 if TYPE_CHECKING:
     from maple_utils.synthesis.bactrian_x import BactrianX
@@ -83,7 +78,8 @@ class Job:
     def translate(self, fields: Sequence[str], code: str) -> dict[str, Answer]:
         """Ask for the translations of the seeds' fields, by text; none into English.
 
-        Where nobody is asked, texts stand in for their translations.
+        Where nobody is asked, texts stand in for their translations, each with its code
+        before it: prompts must differ by language, or one would count for all.
         """
         if code == "en":
             return {}
@@ -92,7 +88,7 @@ class Job:
         known = ask_all(self.session, self.translator("en", code), languages)
         if self.session.wanted is None:
             return known
-        return {text: Answer(text) for text in languages} | known
+        return {text: Answer(f"{code}: {text}") for text in languages} | known
 
     def ask(self, languages: dict[str, str]) -> dict[str, Answer]:
         """Ask the teacher prompts, each with its language; return answers by prompt."""
