@@ -106,7 +106,7 @@ def time_requests(concurrency: int, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "answers.sqlite")
         session = Session(cache, concurrency=concurrency, progress=False)
-        teacher = endpoint("m")
+        teacher = endpoint("m", {"max_tokens": 64})
         ask_all(session, teacher, {f"warm up {concurrency}": "en"})
         requests = {f"question {n}": "en" for n in range(count)}
         start = time.perf_counter()
