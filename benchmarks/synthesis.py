@@ -20,8 +20,8 @@ from statistics import median
 import numpy as np
 
 from maple_utils.synthesis.filters import near_duplicates
-from maple_utils.synthesis.requests import Cache, Request, Session, ask_all
-from maple_utils.synthesis.teachers import Endpoint
+from maple_utils.synthesis.requests import Cache, Session, ask_all
+from maple_utils.synthesis.teachers import endpoint
 from maple_utils.words import rouge_l_f
 
 LATENCY = 0.2  # seconds
@@ -106,9 +106,9 @@ def time_requests(concurrency: int, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "answers.sqlite")
         session = Session(cache, concurrency=concurrency, progress=False)
-        teacher = Endpoint("m")
-        ask_all(session, teacher, [Request("en", f"warm up {concurrency}")])
-        requests = [Request("en", f"question {n}") for n in range(count)]
+        teacher = endpoint("m", {"max_tokens": 64})
+        ask_all(session, teacher, {f"warm up {concurrency}": "en"})
+        requests = {f"question {n}": "en" for n in range(count)}
         start = time.perf_counter()
         answers = ask_all(session, teacher, requests)
         assert len(answers) == count

@@ -145,8 +145,7 @@ def test_no_translation_of_a_heldout_row_is_trained_on():
 
 
 def test_a_written_set_loads_with_plain_datasets_and_by_language(tmp_path):
-    card = cards.Card("mine", "bactrian-x", "miniature", parameters={"limit": 4})
-    folder = cards.write(data(sw=4, en=6), tmp_path / "mine", card)
+    folder = cards.write(data(sw=4, en=6), tmp_path / "mine", {"limit": 4})
     assert len(load_dataset(str(folder), split="train")) == 10
     assert set(load_dataset(str(folder), "sw", split="train")["language"]) == {"sw"}
     loaded = instructions.load(str(folder))

@@ -101,10 +101,10 @@ def test_instruction_sets_load_as_instructions(hub):
 
 def test_teacher_and_translator_know_their_world():
     seed = next(s for s in miniature.seeds() if s["input"])
-    translate = miniature.Translator().translate
+    translate = miniature.translate
     instruction, text = translate([seed["instruction"], seed["input"]], "en", "sw")
-    answers = miniature.Teacher().answer([f"{instruction}\n\n{text}"])
-    assert answers == miniature.Teacher().answer([f"{instruction}\n\n{text}"])
+    answers = miniature.answer([f"{instruction}\n\n{text}"])
+    assert answers == miniature.answer([f"{instruction}\n\n{text}"])
     assert answers == translate([seed["output"]], "en", "sw")
     with pytest.raises(ValueError, match="cannot translate 'Hello'"):
         translate(["Hello"], "en", "sw")

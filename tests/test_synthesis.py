@@ -20,13 +20,18 @@ from maple_utils.errors import ParameterError
 from maple_utils.synthesis import filters, multialpaca, opening, seeds, teachers
 from maple_utils.synthesis.bactrian_x import BactrianX
 from maple_utils.synthesis.filters import Thresholds, near_duplicates
-from maple_utils.synthesis.multialpaca import MultiAlpaca, Rounds
+from maple_utils.synthesis.multialpaca import MultiAlpaca
 from maple_utils.synthesis.recipes import Job, estimate, forecast
-from maple_utils.synthesis.requests import Budget, Cache, Request, Session, ask_all
+from maple_utils.synthesis.requests import Cache, Session, ask_all
 from maple_utils.words import rouge_l_f
 from tests.loopback import completion, serve
 
-REQUESTS = [Request("en", f"question {number}") for number in range(24)]
+REQUESTS = {f"question {number}": "en" for number in range(24)}
+DECODING = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
+
+
+def first(count: int) -> dict[str, str]:
+    return dict(list(REQUESTS.items())[:count])
 
 
 def session(folder, **changes) -> Session:
@@ -63,13 +68,13 @@ def asked(monkeypatch):
 
 
 def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(asked, tmp_path):
-    endpoint = teachers.Endpoint("tiny", timeout=0.5)
-    first = session(tmp_path)
-    answers = ask_all(first, endpoint, REQUESTS)
+    endpoint = teachers.endpoint("tiny", DECODING, timeout=0.5)
+    once = session(tmp_path)
+    answers = ask_all(once, endpoint, REQUESTS)
     assert {p: a.text for p, a in answers.items()} == {
-        r.prompt: f"re: {r.prompt}" for r in REQUESTS
+        prompt: f"re: {prompt}" for prompt in REQUESTS
     }
-    assert {"429", "500", "503", "malformed", "time-out"} <= set(first.retries)
+    assert {"429", "500", "503", "malformed", "time-out"} <= set(once.retries)
     before = asked.copy()
     again = session(tmp_path)
     assert ask_all(again, endpoint, REQUESTS) == answers
@@ -81,7 +86,7 @@ def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(asked, tmp_pat
 def test_a_missing_key_is_one_line(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ParameterError, match="OPENAI_API_KEY") as error:
-        teachers.Endpoint("gpt-4o-mini")
+        teachers.endpoint("gpt-4o-mini", DECODING)
     assert "\n" not in str(error.value)
 
 
@@ -96,7 +101,7 @@ def slow(prompts):
     time.sleep(0.1)
     return [p.upper() for p in prompts]
 
-teacher = teachers.Plain("slow", slow, batch_size=1)
+teacher = teachers.Teacher("slow", slow, batch_size=1)
 mine = session(Path(sys.argv[1]), concurrency=1)
 print("ready", flush=True)
 ask_all(mine, teacher, REQUESTS)
@@ -128,10 +133,10 @@ def test_a_killed_run_asks_only_what_is_missing(tmp_path):
         asked.extend(prompts)
         return [prompt.upper() for prompt in prompts]
 
-    teacher = teachers.Plain("slow", count, batch_size=1)
+    teacher = teachers.Teacher("slow", count, batch_size=1)
     answers = ask_all(session(tmp_path), teacher, REQUESTS)
     assert {p: a.text for p, a in answers.items()} == {
-        r.prompt: r.prompt.upper() for r in REQUESTS
+        prompt: prompt.upper() for prompt in REQUESTS
     }
     assert 0 < len(asked) < len(REQUESTS)
     assert len(set(asked)) == len(asked)
@@ -141,12 +146,8 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path):
     def answer(prompts):
         return [teachers.Answer("a", "stop", 10, 10) for _ in prompts]
 
-    class Paid(teachers.Plain):
-        def answer(self, prompts):
-            return answer(prompts)
-
-    teacher = Paid("paid", None, {"max_tokens": 10}, batch_size=1)
-    small = session(tmp_path, budget=Budget(tokens=900), concurrency=2)
+    teacher = teachers.Teacher("paid", answer, {"max_tokens": 10}, batch_size=1)
+    small = session(tmp_path, budget_tokens=900, concurrency=2)
     some = ask_all(small, teacher, REQUESTS)
     assert small.stopped
     assert 0 < len(some) < len(REQUESTS)
@@ -166,8 +167,8 @@ def test_a_cap_holds_where_every_answer_is_billed_and_none_can_be_read(
         return 200, '{"choices": "none"}'
 
     with serve(broken, monkeypatch):
-        endpoint = teachers.Endpoint("m", price=teachers.Price(1000, 1000))
-        mine = session(tmp_path, budget=Budget(dollars=10.0), concurrency=4)
+        endpoint = teachers.endpoint("m", DECODING, price=teachers.Price(1000, 1000))
+        mine = session(tmp_path, budget_dollars=10.0, concurrency=4)
         ask_all(mine, endpoint, REQUESTS)
     assert mine.stopped
     assert len(asked) == 6  # of one prompt; a second one might not have been paid
@@ -179,7 +180,7 @@ def test_a_server_that_counts_no_tokens_is_counted_for(monkeypatch, tmp_path):
     del body["usage"]
     with serve(lambda prompt: (200, json.dumps(body)), monkeypatch):
         mine = session(tmp_path)
-        ask_all(mine, teachers.Endpoint("m"), REQUESTS[:4])
+        ask_all(mine, teachers.endpoint("m", DECODING), first(4))
     assert mine.prompt_tokens == 4 * math.ceil(0.3 * len("question 0"))
     assert mine.completion_tokens == 4 * 21
 
@@ -195,7 +196,7 @@ def test_what_an_endpoint_alone_refuses_is_asked_once(monkeypatch, tmp_path):
     with serve(picky, monkeypatch):
         for _ in range(2):
             mine = session(tmp_path)
-            answers = ask_all(mine, teachers.Endpoint("m"), REQUESTS)
+            answers = ask_all(mine, teachers.endpoint("m", DECODING), REQUESTS)
             assert mine.complete
     assert answers["question 5"] == teachers.Answer("", "content_filter")
     assert set(asked.values()) == {1}
@@ -207,9 +208,9 @@ def test_an_endpoint_that_refuses_everything_is_one_line(monkeypatch, tmp_path):
         return 400, '{"error": {"message": "no such parameter"}}'
 
     with serve(closed, monkeypatch):
-        teacher = teachers.Endpoint("m")
+        teacher = teachers.endpoint("m", DECODING)
         with pytest.raises(ParameterError, match="refuses 'm' with status 400"):
-            ask_all(session(tmp_path), teacher, REQUESTS[:3])
+            ask_all(session(tmp_path), teacher, first(3))
     assert stored(tmp_path) == 0
 
 
@@ -217,11 +218,11 @@ def test_an_address_with_a_password_is_not_repeated(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:S3cret/x@host/v1")
     with pytest.raises(ParameterError, match="OPENAI_BASE_URL holds no") as error:
-        teachers.Endpoint("m")
+        teachers.endpoint("m", DECODING)
     assert "S3cret" not in "".join(format_exception(error.value))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-schlüssel")
     with pytest.raises(ParameterError, match="OPENAI_API_KEY, in ASCII"):
-        teachers.Endpoint("m")
+        teachers.endpoint("m", DECODING)
 
 
 def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
@@ -231,7 +232,7 @@ def test_teacher_and_translator_have_prices_of_their_own(tmp_path):
     prices = {"teacher": teachers.Price(1, 10), "translator": teachers.Price(0.5, 1)}
     both = session(tmp_path)
     for name, price in prices.items():
-        who = teachers.Plain(name, paid, price=price)
+        who = teachers.Teacher(name, paid, price=price)
         estimated = estimate(both, who, REQUESTS, answer_tokens=100)
         tokens = estimated["prompt_tokens"].sum(), 100 * len(REQUESTS)
         assert estimated["dollars"].sum() == pytest.approx(price.of(*tokens), abs=1e-3)
@@ -295,17 +296,17 @@ FREE = teachers.FREE
 def job(start, languages, teacher, translator, mine: Session) -> Job:
     """Give a recipe its work; "miniature" stands for the world as its own teacher."""
     if teacher == "miniature":
-        teacher = opening.open_teacher("miniature", FREE)
+        teacher = opening.open_teacher("miniature", FREE, {})
     if translator == "miniature":
-        translator = opening.open_translator("miniature", FREE)
+        translator = opening.open_translator("miniature", FREE, {})
     return Job(start, languages, teacher, translator, mine)
 
 
 def test_bactrian_x_leaves_code_out_and_keeps_ids_parallel(tmp_path):
     code = {"id": "c", "instruction": "Write a Python function.", "input": ""}
     start = seeds.checked([*miniature.seeds()[:30], code])
-    marked = BactrianX().mark(start)
     languages, mine = ["en", "sw", "ta"], session(tmp_path)
+    marked = seeds.choose(BactrianX().mark(start), languages, 0)
     made = BactrianX().make(job(marked, languages, "miniature", "miniature", mine))
     assert not made.missing
     assert "c" not in set(made.rows["id"])
@@ -330,7 +331,7 @@ def test_a_translation_that_failed_is_asked_about_by_nobody(tmp_path):
         {"id": "empty", "instruction": "Sum it up.", "input": "A long text."},
         {"id": "cut", "instruction": "Go on."},
     ]
-    teacher = teachers.Plain("t", teach)
+    teacher = teachers.Teacher("t", teach)
     translator = teachers.plain_translator("tr", translate)
     start, mine = seeds.checked(rows), session(tmp_path)
     made = BactrianX().make(job(start, ["sw"], teacher, translator, mine))
@@ -350,11 +351,11 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
             asked.update(prompts)
             if fails and len(asked) == 3:
                 raise teachers.Retry("time-out")
-            return miniature.Teacher().answer(prompts)
+            return miniature.answer(prompts)
 
-        teacher = teachers.Plain("t", teach, batch_size=1)
+        teacher = teachers.Teacher("t", teach, batch_size=1)
         mine = session(tmp_path / folder, tries=1, concurrency=1)
-        recipe = MultiAlpaca(rounds=Rounds(rounds=3, prompts_first=4, prompts=3))
+        recipe = MultiAlpaca(rounds=3, prompts_first=4, prompts=3)
         return recipe.make(job(start, ["en"], teacher, "miniature", mine))
 
     (tmp_path / "one").mkdir()
@@ -371,7 +372,7 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
 
 @pytest.mark.parametrize(
     "recipe",
-    [BactrianX(), MultiAlpaca(rounds=Rounds(rounds=3, prompts=60))],
+    [BactrianX(), MultiAlpaca(rounds=3, prompts=60)],
     ids=["bactrian-x", "multialpaca"],
 )
 def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
@@ -379,8 +380,9 @@ def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
 ):
     """In seconds of the processor, which a busy machine does not stretch."""
     monkeypatch.setattr(time, "perf_counter", time.process_time)
-    start = seeds.choose(recipe.mark(seeds.checked(miniature.seeds())), 400, seed=0)
     languages, mine = ["en", "es", "sw", "zh"], session(tmp_path)
+    marked = recipe.mark(seeds.checked(miniature.seeds()))
+    start = seeds.choose(marked, languages, 400, seed=0)
     work = job(start, languages, "miniature", "miniature", mine)
     minutes = forecast(recipe, work)["minutes"].sum()
     before = time.process_time()
@@ -390,6 +392,22 @@ def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
     assert taken / 2 < minutes < 2 * taken
 
 
+def test_a_forecast_counts_every_language_and_asks_nobody(tmp_path):
+    def nobody(prompts, **pair):
+        raise AssertionError("asked")
+
+    start = seeds.checked(miniature.seeds()[:30])
+    teacher = teachers.Teacher("t", nobody)
+    translator = teachers.plain_translator("tr", nobody)
+    work = job(start, ["en", "sw", "zh"], teacher, translator, session(tmp_path))
+    plan = forecast(BactrianX(), work).set_index(["step", "language"])
+    assert plan.loc["answer", "calls"].to_dict() == {"en": 30, "sw": 30, "zh": 30}
+    assert set(plan.loc["translate"].index) == {"sw", "zh"}
+    plan = forecast(MultiAlpaca(rounds=3, prompts=20), work).set_index("step")
+    assert plan.loc["answer", "calls"].between(45, 50).all()
+    assert stored(tmp_path) == 0
+
+
 def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
     def french(prompts):
         return ["Je ne parle que le français, quelle que soit la question."] * len(
@@ -397,7 +415,7 @@ def test_a_teacher_of_the_wrong_language_is_stopped(tmp_path):
         )
 
     start = seeds.checked(miniature.seeds()[:40])
-    teacher, mine = teachers.Plain("french", french), session(tmp_path)
+    teacher, mine = teachers.Teacher("french", french), session(tmp_path)
     with pytest.raises(ParameterError, match="answers in another language"):
         BactrianX().make(job(start, ["sw"], teacher, "miniature", mine))
 

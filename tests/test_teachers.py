@@ -21,25 +21,26 @@ from transformers import (
 from maple_utils import models
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import seeds
-from maple_utils.synthesis.local import Local, Nllb
-from maple_utils.synthesis.multialpaca import MultiAlpaca, Rounds
+from maple_utils.synthesis.multialpaca import MultiAlpaca
+from maple_utils.synthesis.opening import local, nllb
 from maple_utils.synthesis.recipes import Job
-from maple_utils.synthesis.requests import Cache, Request, Session, ask_all
+from maple_utils.synthesis.requests import Cache, Session, ask_all
 from maple_utils.synthesis.teachers import (
-    Endpoint,
-    Plain,
     Price,
+    Teacher,
+    endpoint,
     hash_of,
     plain_translator,
     prompted_translator,
 )
 
 SOURCE = models.source("miniature-llama")
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
 PROMPTS = ["### Instruction:\nName a country.\n\n### Response:\n", "Kenya: "]
 
 
 def test_a_local_model_answers_in_batches_as_it_does_alone():
-    teacher = Local(SOURCE, max_tokens=12)
+    teacher = local(SOURCE, GREEDY)
     tokenizer = AutoTokenizer.from_pretrained(SOURCE)
     model = AutoModelForCausalLM.from_pretrained(SOURCE, dtype="auto")
     for prompt, answer in zip(PROMPTS, teacher.answer(PROMPTS), strict=True):
@@ -54,7 +55,7 @@ def test_a_local_model_answers_in_batches_as_it_does_alone():
 
 
 @pytest.fixture(scope="module")
-def nllb(tmp_path_factory) -> Path:
+def nllb_folder(tmp_path_factory) -> Path:
     """A model in the shape of NLLB-200, with random weights and few words."""
     folder = tmp_path_factory.mktemp("nllb")
     words = ["<s>", "<pad>", "</s>", "<unk>", "▁", "h", "e", "l", "o", "▁h"]
@@ -70,18 +71,19 @@ def nllb(tmp_path_factory) -> Path:
     return folder
 
 
-def test_nllb_knows_all_languages_of_the_table_but_not_by_the_same_token(nllb):
-    tokenizer = AutoTokenizer.from_pretrained(nllb)
+def test_nllb_knows_all_languages_of_the_table_but_not_by_the_same_token(nllb_folder):
+    tokenizer = AutoTokenizer.from_pretrained(nllb_folder)
     codes = [language.flores for language in LANGUAGES.values()]
     tokens = tokenizer.convert_tokens_to_ids(codes)
     assert tokenizer.unk_token_id not in tokens
     assert len(set(tokens)) == len(set(codes))
 
 
-def test_nllb_is_told_source_and_target(nllb):
-    answers = Nllb(str(nllb), max_tokens=6).between("en", "sw").answer(["hello", "he"])
-    tokenizer = AutoTokenizer.from_pretrained(nllb, src_lang="eng_Latn")
-    model = M2M100ForConditionalGeneration.from_pretrained(nllb)
+def test_nllb_is_told_source_and_target(nllb_folder):
+    into_swahili = nllb(str(nllb_folder), max_tokens=6)("en", "sw")
+    answers = into_swahili.answer(["hello", "he"])
+    tokenizer = AutoTokenizer.from_pretrained(nllb_folder, src_lang="eng_Latn")
+    model = M2M100ForConditionalGeneration.from_pretrained(nllb_folder)
     inputs = tokenizer(["hello", "he"], return_tensors="pt", padding=True)
     target = tokenizer.convert_tokens_to_ids("swh_Latn")
     assert inputs["input_ids"][0, 0] == tokenizer.convert_tokens_to_ids("eng_Latn")
@@ -129,8 +131,8 @@ def test_a_real_openai_compatible_server_answers_as_the_model_itself(
     address, folder = served
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     monkeypatch.setenv("OPENAI_API_KEY", "any word")
-    there = Endpoint(folder, temperature=0.0, max_tokens=12).answer(PROMPTS)
-    here = Local(folder, max_tokens=12).answer(PROMPTS)
+    there = endpoint(folder, GREEDY).answer(PROMPTS)
+    here = local(folder, GREEDY).answer(PROMPTS)
     assert [answer.text.strip() for answer in there] == [a.text for a in here]
     assert all(answer.completion_tokens > 0 for answer in there)
 
@@ -166,11 +168,11 @@ def test_multialpaca_asks_in_rounds_and_keeps_nothing_twice(tmp_path):
     job = Job(
         seeds.checked(rows),
         ["en"],
-        Plain("numbered", teach),
+        Teacher("numbered", teach),
         plain_translator("none", lambda texts, source, target: texts),
         Session(Cache(tmp_path / "answers.sqlite"), progress=False),
     )
-    recipe = MultiAlpaca(rounds=Rounds(rounds=3, prompts_first=2, prompts=4))
+    recipe = MultiAlpaca(rounds=3, prompts_first=2, prompts=4)
     made = recipe.make(job)
     assert not made.missing
     assert len(seen) == len(set(seen)) == 2 + 4 + 4
@@ -192,10 +194,10 @@ def test_a_chat_model_translates_by_prompt_and_each_pair_is_kept_apart(tmp_path)
         asked.extend(prompts)
         return [f"<{prompt.splitlines()[-1]}>" for prompt in prompts]
 
-    teacher = Plain("chat", chat, {"max_tokens": 9}, price=Price(1, 2))
+    teacher = Teacher("chat", chat, {"max_tokens": 9}, price=Price(1, 2))
     translator = prompted_translator(teacher)
     kept = Session(Cache(tmp_path / "answers.sqlite"), progress=False)
-    requests = [Request("sw", "Good morning."), Request("sw", "Good night.")]
+    requests = {"Good morning.": "sw", "Good night.": "sw"}
     for _ in range(2):  # the second time from the cache
         for target in ("sw", "fr"):
             into = translator("en", target)

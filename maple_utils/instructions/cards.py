@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,7 @@ from maple_utils.errors import ParameterError
 from maple_utils.instructions import COLUMNS, fingerprint
 from maple_utils.params import check_writable
 
-
-@dataclass(frozen=True)
-class Card:
-    """What a reader of a dataset must know of its making (see `write`)."""
-
-    name: str
-    recipe: str
-    teacher: str
-    translator: str = ""
-    parameters: dict = field(default_factory=dict)
-    licence: str = "Governed by the licences of the seeds and the teacher's terms."
-    notes: str = ""
+FILE = "train.parquet"  # in a folder per language
 
 
 def check_folder(folder: str | Path) -> None:
@@ -39,7 +27,7 @@ def check_folder(folder: str | Path) -> None:
     folder = Path(folder).resolve()
     check_writable(folder.parent)
     files = (path for path in folder.rglob("*") if not path.is_dir())
-    ours = {folder / "README.md", *folder.glob("*/train.parquet")}
+    ours = {folder / "README.md", *folder.glob(f"*/{FILE}")}
     if other := next((path for path in files if path not in ours), None):
         raise ParameterError(
             f"output_dir: got {str(folder)!r}, which holds {other.name}; allowed: a "
@@ -47,66 +35,63 @@ def check_folder(folder: str | Path) -> None:
         )
 
 
-def write(dataset: Dataset, folder: str | Path, card: Card) -> Path:
+def write(
+    dataset: Dataset, folder: str | Path, made_with: Mapping[str, Any], notes: str = ""
+) -> Path:
     """Write one parquet file per language and the card; replace what was there.
 
     The folder loads with `load_dataset(folder)` and `load_dataset(folder, "sw")`, and
     is ready for `hf upload`. It appears whole or not at all. Rows are sorted by
     language, as `instructions.load` returns them: the card has their fingerprint.
+    `made_with` and `notes` stand in the card: what a reader must know of its making.
     Raises ParameterError as `check_folder` does.
     """
     check_folder(folder)
+    folder = Path(folder)
     dataset = dataset.select(np.argsort(dataset["language"], kind="stable"))
-    with files.atomic(folder) as draft:
-        _fill(draft, dataset, card)
-    return Path(folder)
-
-
-def _fill(folder: Path, dataset: Dataset, card: Card) -> None:
     languages = np.asarray(dataset["language"])
-    for code in sorted(set(languages)):
-        rows = dataset.select(np.flatnonzero(languages == code))
-        path = folder / code / "train.parquet"
-        path.parent.mkdir(parents=True)
-        rows.select_columns(list(COLUMNS)).to_parquet(path)
-    (folder / "README.md").write_text(card_text(dataset, card), encoding="utf-8")
+    with files.atomic(folder) as draft:
+        for code in sorted(set(languages)):
+            rows = dataset.select(np.flatnonzero(languages == code))
+            (draft / code).mkdir(parents=True)
+            rows.select_columns(list(COLUMNS)).to_parquet(draft / code / FILE)
+        text = card_text(folder.name, dataset, made_with, notes)
+        (draft / "README.md").write_text(text, encoding="utf-8")
+    return folder
 
 
-def card_text(dataset: Dataset, card: Card) -> str:
+def card_text(
+    name: str, dataset: Dataset, made_with: Mapping[str, Any], notes: str = ""
+) -> str:
     """Return the README.md of a dataset: YAML for the hub, then prose and counts."""
     counts = dict(sorted(Counter(dataset["language"]).items()))
-    files = {code: f"{code}/train.parquet" for code in counts}
+    paths = {"default": f"*/{FILE}", **{code: f"{code}/{FILE}" for code in counts}}
     head = {
         "language": list(counts),
         "task_categories": ["text-generation"],
         "tags": ["instruction-finetuning", "multilingual", "synthetic"],
         "configs": [
             {"config_name": code, "data_files": [{"split": "train", "path": path}]}
-            for code, path in {"default": "*/train.parquet", **files}.items()
+            for code, path in paths.items()
         ],
     }
-    made = {
-        "recipe": card.recipe,
-        "teacher": card.teacher,
-        "translator": card.translator or "none",
-        **card.parameters,
-        "fingerprint (sha256 over rows)": fingerprint(dataset),
-    }
+    made_with = {**made_with, "fingerprint (sha256 over rows)": fingerprint(dataset)}
     languages = f"{len(counts)} language{'s' * (len(counts) != 1)}"
     lines = [
         *front_matter(head),
-        f"# {card.name}",
+        f"# {name}",
         "",
         f"{len(dataset):,} instruction-response pairs in {languages}, made "
         "with the MAPLE reproduction kit. Columns: " + ", ".join(COLUMNS) + ".",
         "",
         *markdown_table(["language", "rows"], counts.items()),
         "",
-        *markdown_table(["made with", "value"], made.items()),
+        *markdown_table(["made with", "value"], made_with.items()),
         "",
-        f"Licence: {card.licence}",
+        "Licence: Governed by the licences of the seeds and the teacher's terms.",
+        *(["", notes] if notes else []),
     ]
-    return "\n".join([*lines, *(["", card.notes] if card.notes else [])]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def front_matter(head: Mapping[str, Any]) -> list[str]:

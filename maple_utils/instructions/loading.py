@@ -46,27 +46,33 @@ def load(
     made = Path(workspace_dir) / "runs" / "instructions" / name
     mirrored = [Path(hub_root) / name] if hub_root else []
     folder = next((f for f in [Path(name), made, *mirrored] if f.is_dir()), None)
-    if folder is None and name in PUBLISHED:
-        return _load_published(name, languages, hub_root)
-    if folder is None and "/" not in name:
+    published = folder is None and name in PUBLISHED
+    if published:
+        parts = _read_published(name, languages, hub_root)
+    elif folder or "/" in name:
+        parts = _read_configs(name, str(folder or name), languages)
+    else:
         raise ParameterError(
             f"instruction_data: got {name!r}; allowed: a folder, a name in "
             f"{made.parent} or hub_root, a dataset id on the hub, or one of "
             f"{', '.join(PUBLISHED)}; run 01 to make one"
         )
-    source = str(folder or name)
-    return _read_configs(name, source, languages)
+    return concatenate_datasets(
+        [_complete(name, rows, code, published) for code, rows in parts.items()]
+    )
 
 
-def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
-    """Read a folder or hub dataset, by config or by its language column."""
+def _read_configs(
+    name: str, source: str, languages: Sequence[str]
+) -> dict[str, Dataset]:
+    """Read a folder or hub dataset by language: by config or by its column."""
     try:
         configs = get_dataset_config_names(source)
-        by_config = [config for config in configs if config not in WHOLE]
-        if not set(by_config) & set(LANGUAGES):
-            by_config = []
-        wanted = by_config and _present(name, languages, by_config)
-        parts = {code: read_train(source, code) for code in wanted or configs[:1]}
+        if set(configs) & set(LANGUAGES):
+            by_config = [config for config in configs if config not in WHOLE]
+            wanted = _present(name, languages, by_config)
+            return {code: read_train(source, code) for code in wanted}
+        rows = read_train(source, configs[0])
     except ParameterError:
         raise
     except UNREADABLE as error:
@@ -75,11 +81,6 @@ def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
             f"{first_line(error)}; give a folder with parquet or jsonl files, or set "
             f"hub_root to a mirror"
         ) from error
-    if by_config:
-        return concatenate_datasets(
-            [_complete(name, rows, code) for code, rows in parts.items()]
-        )
-    rows = parts[configs[0]]
     if "language" not in rows.column_names or None in rows["language"]:
         raise ParameterError(
             f"instruction_data: {name!r} has neither a config per language nor a "
@@ -88,39 +89,27 @@ def _read_configs(name: str, source: str, languages: Sequence[str]) -> Dataset:
         )
     column = np.asarray(rows["language"])
     wanted = _present(name, languages, list(set(column)))
-    return concatenate_datasets(
-        [
-            _complete(name, rows.select(np.flatnonzero(column == code)), code)
-            for code in wanted
-        ]
-    )
+    return {code: rows.select(np.flatnonzero(column == code)) for code in wanted}
 
 
-def _load_published(
+def _read_published(
     name: str, languages: Sequence[str], hub_root: str | Path
-) -> Dataset:
-    """Read a published set file by file: its own loader is a script or lacks languages.
-
-    Rows without a response are left out with a warning that counts them.
-    """
+) -> dict[str, Dataset]:
+    """Read a published set by its files: its loader is a script or lacks languages."""
     published = PUBLISHED[name]
     root = f"{hub_root or 'hf://datasets'}/{published.repository}"
     root += f"@{published.revision}" if published.revision and not hub_root else ""
-    parts = []
+    parts = {}
     for code in _present(name, languages, list(published.rows)):
         file = f"{root}/{published.file.format(language=code)}"
         try:
-            rows = load_dataset("json", data_files=file, split="train")
+            parts[code] = load_dataset("json", data_files=file, split="train")
         except UNREADABLE as error:
             raise ParameterError(
                 f"instruction_data: {name!r} needs {file}, which cannot be read: "
                 f"{first_line(error)}; check the network, or set hub_root to a mirror"
             ) from error
-        rows, empty = _without_empty(rows)
-        if empty:
-            warnings.warn(f"{name}, {code}: left out {empty} empty rows", stacklevel=3)
-        parts.append(_complete(name, rows, code))
-    return concatenate_datasets(parts)
+    return parts
 
 
 def read_train(source: str, config: str | None = None) -> Dataset:
@@ -156,11 +145,12 @@ def _present(
     return wanted
 
 
-def _complete(name: str, rows: Dataset, code: str) -> Dataset:
-    """Give the rows of one language exactly the COLUMNS, all strings; refuse gaps."""
-    texts = {
-        name for name, kind in rows.features.items() if "string" in str(kind.dtype)
-    }
+def _complete(name: str, rows: Dataset, code: str, drop_empty: bool) -> Dataset:
+    """Give the rows of one language exactly the COLUMNS, all strings.
+
+    Rows without an instruction or a response are refused, or dropped with a warning.
+    """
+    texts = {key for key, kind in rows.features.items() if "string" in str(kind.dtype)}
     absent = {"instruction", "output"} - texts
     if absent:
         raise ParameterError(
@@ -168,13 +158,20 @@ def _complete(name: str, rows: Dataset, code: str) -> Dataset:
             f"needed: instruction, output (and input, id, language if there are any); "
             f"got {', '.join(rows.column_names)}"
         )
-    _, empty = _without_empty(rows)
-    if empty:
+    full = [
+        bool((instruction or "").strip() and (output or "").strip())
+        for instruction, output in zip(rows["instruction"], rows["output"], strict=True)
+    ]
+    empty = len(full) - sum(full)
+    if empty and not drop_empty:
         raise ParameterError(
             f"instruction_data: {name!r} has {empty} of {len(rows)} rows in "
             f"{code} with an empty instruction or output; allowed: none; drop them "
             f"first, e.g. dataset.filter(lambda row: row['output'].strip())"
         )
+    if empty:
+        warnings.warn(f"{name}, {code}: left out {empty} empty rows", stacklevel=3)
+        rows = rows.select(np.flatnonzero(full))
     return rows.map(
         _complete_batch,
         batched=True,
@@ -198,13 +195,3 @@ def _complete_batch(batch: dict, indices: list[int], name: str, code: str) -> di
         "input": ["" if NO_INPUT.fullmatch(v or "") else v or "" for v in inputs],
         "output": batch["output"],
     }
-
-
-def _without_empty(rows: Dataset) -> tuple[Dataset, int]:
-    """Return the rows with an instruction and a response, and how many have not."""
-    full = [
-        bool((instruction or "").strip() and (output or "").strip())
-        for instruction, output in zip(rows["instruction"], rows["output"], strict=True)
-    ]
-    empty = len(full) - sum(full)
-    return (rows.select(np.flatnonzero(full)) if empty else rows), empty

@@ -5,6 +5,6 @@ writes the datasets, `teacher` answers and translates, `pretrain` makes the mode
 """
 
 from maple_utils.miniature.hub import hub, hub_root
-from maple_utils.miniature.teacher import Teacher, Translator, check_languages, seeds
+from maple_utils.miniature.teacher import answer, check_languages, seeds, translate
 
-__all__ = ["Teacher", "Translator", "check_languages", "hub", "hub_root", "seeds"]
+__all__ = ["answer", "check_languages", "hub", "hub_root", "seeds", "translate"]

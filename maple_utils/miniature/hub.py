@@ -8,30 +8,24 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
 
+from maple_utils.languages import LANGUAGES
 from maple_utils.miniature import items, teacher, world
 
 TEST, SHOTS = 120, 40  # items per language in a test split and in a split for shots
 INSTRUCTIONS = 600  # rows per language in an instruction dataset
 
-FLORES = {"en": "eng_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ar": "arb_Arab"}
-FLORES["zh"] = "zho_Hans"
-XLSUM = {
-    "ar": "arabic",
-    "en": "english",
-    "es": "spanish",
-    "fr": "french",
-    "hi": "hindi",
-    "sw": "swahili",
-    "zh": "chinese_simplified",
-}
+ALIKE = ("en", "ar", "es", "hi", "zh")  # languages of XQuAD and MLQA
+FLORES = {code: LANGUAGES[code].flores for code in ("en", "es", "fr", "ar", "zh")}
+XLSUM = {code: LANGUAGES[code].name.lower() for code in "ar en es fr hi sw".split()}
+XLSUM["zh"] = "chinese_simplified"
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,16 @@ def _belebele(rng: random.Random, language: str, number: int) -> dict:
     }
 
 
-def _squad(item: items.Reading, number: int) -> dict:
+def _squad(
+    rng: random.Random,
+    language: str,
+    number: int,
+    facts: int = 3,
+    unanswerable: float = 0,
+) -> dict:
+    without = unanswerable and rng.random() < unanswerable
+    make = items.unanswerable if without else items.reading
+    item = make(rng, language, items.HELD_OUT, facts)
     start = item.text.index(item.answer) if item.answer else -1
     return {
         "id": str(number),
@@ -86,19 +89,6 @@ def _squad(item: items.Reading, number: int) -> dict:
         "question": item.question,
         "answers": {"text": [item.answer], "answer_start": [start]},
     }
-
-
-def _xquad(rng: random.Random, language: str, number: int) -> dict:
-    return _squad(items.reading(rng, language, items.HELD_OUT, 3), number)
-
-
-def _mlqa(rng: random.Random, language: str, number: int) -> dict:
-    return _squad(items.reading(rng, language, items.HELD_OUT, 5), number)
-
-
-def _indicqa(rng: random.Random, language: str, number: int) -> dict:
-    make = items.unanswerable if rng.random() < 1 / 4 else items.reading
-    return _squad(make(rng, language, items.HELD_OUT, 3), number)
 
 
 def _xlsum(rng: random.Random, language: str, number: int) -> dict:
@@ -123,19 +113,19 @@ DATASETS: dict[str, Mirrored] = {
     ),
     "facebook/belebele": Mirrored(FLORES, {"test": TEST + SHOTS}, _belebele),
     "google/xquad": Mirrored(
-        {code: f"xquad.{code}" for code in ("en", "ar", "es", "hi", "zh")},
+        {code: f"xquad.{code}" for code in ALIKE},
         {"validation": TEST + SHOTS},
-        _xquad,
+        _squad,
     ),
     "facebook/mlqa": Mirrored(
-        {code: f"mlqa.{code}.{code}" for code in ("en", "ar", "es", "hi", "zh")},
+        {code: f"mlqa.{code}.{code}" for code in ALIKE},
         {"validation": SHOTS, "test": TEST},
-        _mlqa,
+        partial(_squad, facts=5),
     ),
     "ai4bharat/IndicQA": Mirrored(
         {code: f"indicqa.{code}" for code in ("hi", "ta")},
         {"test": TEST + SHOTS},
-        _indicqa,
+        partial(_squad, unanswerable=1 / 4),
     ),
     "csebuetnlp/xlsum": Mirrored(XLSUM, {"validation": SHOTS, "test": TEST}, _xlsum),
 }
@@ -167,13 +157,21 @@ def hub(folder: Path | None = None) -> Path:
     The default folder is in the user's cache; its name follows from this package's
     files, so that a changed world is another mirror. It appears whole or not at all.
     """
-    folder = folder or _cache() / f"miniature-{_fingerprint()}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".miniature-", dir=folder.parent))
+    if folder is None:
+        cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+        folder = Path(cache) / "maple_utils" / f"miniature-{_fingerprint()}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
+        draft = Path(scratch) / folder.name
         for name, dataset in (DATASETS | INSTRUCTION_SETS).items():
             _write(draft / name, dataset)
-        _publish(draft, folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
     return folder
 
 
@@ -185,44 +183,27 @@ def hub_root(name: str) -> str | Path:
     return hub() if name == "miniature" else name
 
 
-def _publish(draft: Path, folder: Path) -> None:
-    """Move the draft into place; where another process was first, drop the draft."""
-    try:
-        draft.rename(folder)
-    except OSError:
-        shutil.rmtree(draft)
-        if not folder.is_dir():
-            raise
-
-
 def _write(folder: Path, dataset: Mirrored) -> None:
-    """Write one dataset: a JSON-lines file per config and split, and its card."""
+    """Write one dataset: a JSON-lines file per config and split, and its card.
+
+    Row n is drawn alike in all languages, so they are parallel.
+    """
     configs = []
     for language, config in dataset.configs.items():
         files = []
+        (folder / config).mkdir(parents=True)
         for split, count in dataset.splits.items():
-            path = folder / config / f"{split}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            rows = _rows(dataset, language, f"{folder.name} {split}", count)
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            path.write_text("".join(lines), encoding="utf-8")
-            files.append({"split": split, "path": f"{config}/{split}.jsonl"})
+            path, lines = f"{config}/{split}.jsonl", []
+            for number in range(count):
+                rng = random.Random(f"{folder.name} {split} {number}")
+                row = dataset.row(rng, language, number)
+                lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+            (folder / path).write_text("".join(lines), encoding="utf-8")
+            files.append({"split": split, "path": path})
         configs.append({"config_name": config, "data_files": files})
     card = yaml.safe_dump({"configs": configs}, sort_keys=False)
     text = f"---\n{card}---\n\nMiniature data in the layout of {folder.name}.\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def _rows(dataset: Mirrored, language: str, stream: str, count: int) -> Iterator[dict]:
-    """Make rows; row n is drawn alike in all languages, so they are parallel."""
-    for number in range(count):
-        yield dataset.row(random.Random(f"{stream} {number}"), language, number)
-
-
-def _cache() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maple_utils"
-    )
 
 
 def _fingerprint() -> str:

@@ -149,10 +149,9 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     bpe.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
-    names = dict(zip(("unk", "bos", "eos", "pad"), special, strict=True))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, **{f"{kind}_token": name for kind, name in names.items()}
-    )
+    names = ("unk_token", "bos_token", "eos_token", "pad_token")
+    named = dict(zip(names, special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
 
 
 def draw_rows(

@@ -51,55 +51,52 @@ def _answers(language: str) -> dict[str, int]:
     return {f"{t.instruction}\n\n{t.input}".strip(): i for i, t in enumerate(tasks)}
 
 
-class Translator:
-    """Translate the texts of the world's own tasks."""
-
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return each text in `target`; raises ParameterError for a foreign text."""
-        known = _numbers(source)
-        unknown = [text for text in texts if text not in known]
-        if unknown:
-            raise ParameterError(
-                f"translator: the miniature cannot translate {unknown[0][:60]!r}; "
-                "allowed: its own seed_tasks; or take another translator"
-            )
-        places = [known[text] for text in texts]
-        return [getattr(items.task(number, target), field) for number, field in places]
-
-
-class Teacher:
-    """Answer the world's own tasks, or write new ones when asked for a list."""
-
-    def answer(self, prompts: list[str]) -> list[str]:
-        """Return a response per prompt; the same prompt has the same response."""
-        return [self._answer(prompt) for prompt in prompts]
-
-    def _answer(self, prompt: str) -> str:
-        asked = ASKED.search(prompt)
-        return self._write(prompt, asked) if asked else self._solve(prompt)
-
-    def _solve(self, prompt: str) -> str:
-        for language in world.LANGUAGES:
-            if prompt in _answers(language):
-                number = _answers(language)[prompt]
-                erring = _dice(prompt).random() < 0.01
-                return items.task(number, "en" if erring else language).output
+def translate(texts: list[str], source: str, target: str) -> list[str]:
+    """Translate texts of the world's own tasks; raises ParameterError for others."""
+    known = _numbers(source)
+    if unknown := [text for text in texts if text not in known]:
         raise ParameterError(
-            f"teacher: the miniature cannot answer {prompt[:60]!r}; allowed: its own "
-            "seed_tasks; or take another teacher"
+            f"translator: the miniature cannot translate {unknown[0][:60]!r}; "
+            "allowed: its own seed_tasks; or take another translator"
         )
+    places = [known[text] for text in texts]
+    return [getattr(items.task(number, target), field) for number, field in places]
 
-    def _write(self, prompt: str, asked: re.Match[str]) -> str:
-        first, last, name = asked.groups()
-        language = next(c for c in world.LANGUAGES if LANGUAGES[c].name == name)
-        dice = _dice(prompt)
-        written = [
-            _numbered(i, _spoilt(new_task(dice, language), dice))
-            for i in range(int(first), int(last) + 1)
-        ]
-        if dice.random() < 0.2:  # cut off, as at a token limit
-            written[-1] = written[-1][: len(written[-1]) // 2]
-        return "\n###\n".join(written)
+
+def answer(prompts: list[str]) -> list[str]:
+    """Answer the world's own tasks, or write new ones where a list is asked for.
+
+    The same prompt has the same response. Raises ParameterError for others.
+    """
+    return [
+        _write(prompt, asked) if (asked := ASKED.search(prompt)) else _solve(prompt)
+        for prompt in prompts
+    ]
+
+
+def _solve(prompt: str) -> str:
+    for language in world.LANGUAGES:
+        if prompt in _answers(language):
+            number = _answers(language)[prompt]
+            erring = _dice(prompt).random() < 0.01
+            return items.task(number, "en" if erring else language).output
+    raise ParameterError(
+        f"teacher: the miniature cannot answer {prompt[:60]!r}; allowed: its own "
+        "seed_tasks; or take another teacher"
+    )
+
+
+def _write(prompt: str, asked: re.Match[str]) -> str:
+    first, last, name = asked.groups()
+    language = next(c for c in world.LANGUAGES if LANGUAGES[c].name == name)
+    dice = _dice(prompt)
+    written = [
+        _numbered(i, _spoilt(new_task(dice, language), dice))
+        for i in range(int(first), int(last) + 1)
+    ]
+    if dice.random() < 0.2:  # cut off, as at a token limit
+        written[-1] = written[-1][: len(written[-1]) // 2]
+    return "\n###\n".join(written)
 
 
 def _dice(prompt: str) -> random.Random:

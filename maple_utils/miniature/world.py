@@ -23,6 +23,7 @@ COUNTRIES = (
     "MY NL NO PE PL PT RO RU SE TH TR TZ UA VN IQ MA"
 ).split()
 READABLE = ("market", "festival")  # relations drawn anew for every text
+SLOT = {"market": "day", "festival": "month", "speaks": "language"}  # in the sentences
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,9 @@ def value_name(fact: Fact, language: str) -> str:
 
 def say(fact: Fact, language: str) -> str:
     """State a fact."""
-    slot = {"market": "day", "festival": "month", "speaks": "language"}[fact.relation]
     return sentences(language)[fact.relation].format(
         country=names(language)["country"][fact.country],
-        **{slot: value_name(fact, language)},
+        **{SLOT[fact.relation]: value_name(fact, language)},
     )
 
 
@@ -99,9 +99,8 @@ def ask(fact: Fact, language: str, where: bool = False) -> tuple[str, str]:
     country = names(language)["country"][fact.country]
     value = value_name(fact, language)
     if where:
-        slot = {"market": "day", "festival": "month"}[fact.relation]
         template = sentences(language)[f"ask_{fact.relation}_where"]
-        return template.format(**{slot: value}), country
+        return template.format(**{SLOT[fact.relation]: value}), country
     return sentences(language)[f"ask_{fact.relation}"].format(country=country), value
 
 

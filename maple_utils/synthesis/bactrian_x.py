@@ -7,14 +7,7 @@ import pandas as pd
 
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.filters import Thresholds
-from maple_utils.synthesis.recipes import (
-    Job,
-    Synthesis,
-    check_answers,
-    missing,
-    sound,
-)
-from maple_utils.synthesis.requests import Request
+from maple_utils.synthesis.recipes import Job, Synthesis, check_answers, missing, sound
 from maple_utils.synthesis.seeds import without_code
 from maple_utils.synthesis.teachers import Answer
 
@@ -31,15 +24,13 @@ TESTS = {name: test for name, test in filters.TESTS.items() if "repeats" not in 
 class BactrianX:
     """Translate English seeds, then let the teacher answer in each language.
 
-    Ids are parallel across languages.
+    Ids are parallel across languages. Instructions about code are left out.
     """
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     max_tokens: ClassVar[int] = 1024
-
-    def mark(self, seeds: pd.DataFrame) -> pd.DataFrame:
-        """Exclude instructions about code."""
-        return without_code(seeds)
+    answer_tokens: ClassVar[float] = 200
+    mark = staticmethod(without_code)
 
     def make(self, job: Job) -> Synthesis:
         """Return a row per seed and language.
@@ -49,10 +40,10 @@ class BactrianX:
         """
         rows = _questions(job)
         asked = rows[rows["finish"] == ""]
-        first = asked[asked.groupby("language").cumcount() < PROBE]
-        answers = job.ask(_requests(first))
-        check_answers(_answered(first, answers), job.teacher, self.thresholds)
-        answers |= job.ask(_requests(asked))
+        first = asked.groupby("language").head(PROBE)
+        answers = job.ask(_prompts(first))
+        check_answers(_answered(first, answers), job.teacher)
+        answers |= job.ask(_prompts(asked.drop(first.index)))
         rows.update(_answered(asked, answers))
         reasons = filters.reasons(rows, self.thresholds, TESTS)
         unasked = rows["finish"].isin([UNANSWERED, UNTRANSLATED])
@@ -63,14 +54,6 @@ class BactrianX:
         """Make the rows of the first `count` seeds."""
         return self.make(replace(job, seeds=job.seeds.head(count)))
 
-    def count(self, job: Job) -> pd.DataFrame:
-        """Count what is to ask; English stands in for translations yet to come."""
-        rows = [
-            _translated(job.seeds, code, job.translated(FIELDS, code))
-            for code in job.languages
-        ]
-        return job.estimate(FIELDS, _requests(pd.concat(rows)))
-
 
 def _questions(job: Job) -> pd.DataFrame:
     """Return a row per seed and language whose translation arrived, to be answered.
@@ -80,7 +63,13 @@ def _questions(job: Job) -> pd.DataFrame:
     parts = []
     for code in job.languages:
         known = job.translate(FIELDS, code)
-        part = _translated(job.seeds, code, known).assign(output="", finish="")
+        texts = {text: answer.text.strip() for text, answer in known.items()}
+        part = job.seeds[["id"]].assign(
+            language=code,
+            **{name: [texts.get(t, t) for t in job.seeds[name]] for name in FIELDS},
+            output="",
+            finish="",
+        )
         if code != "en":
             part.loc[~_all_in(job.seeds, sound(known)), "finish"] = UNTRANSLATED
             part = part[_all_in(job.seeds, known)]
@@ -93,28 +82,13 @@ def _all_in(seeds: pd.DataFrame, known: dict[str, Answer]) -> pd.Series:
     return seeds[FIELDS].isin({"", *known}).all(axis=1)
 
 
-def _translated(
-    seeds: pd.DataFrame, code: str, known: dict[str, Answer]
-) -> pd.DataFrame:
-    def translate(text: str) -> str:
-        return known[text].text.strip() if text in known else text
-
-    return pd.DataFrame(
-        {
-            "id": seeds["id"],
-            "language": code,
-            "instruction": seeds["instruction"].map(translate),
-            "input": seeds["input"].map(translate),
-        }
-    )
+def _prompts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the prompt of each row, with its language."""
+    return {_question(row): row.language for row in rows.itertuples()}
 
 
 def _question(row: Any) -> str:
     return f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-
-
-def _requests(rows: pd.DataFrame) -> list[Request]:
-    return [Request(row.language, _question(row)) for row in rows.itertuples()]
 
 
 def _answered(rows: pd.DataFrame, answers: dict[str, Answer]) -> pd.DataFrame:

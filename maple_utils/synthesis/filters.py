@@ -14,10 +14,12 @@ import regex
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
-from maple_utils.consistency import count_letters, language_scores
+from maple_utils.consistency import MIN_LETTERS, count_letters, language_scores
 from maple_utils.languages import LANGUAGES
 from maple_utils.words import rouge_l_f, tokenize_words
 
+# Wrong language: its own probability is below LOW, another language's at least HIGH.
+LOW, HIGH = 0.1, 0.5
 LINK = regex.compile(r"https?://|www\.\w", regex.IGNORECASE)
 
 # How chat models begin a refusal. A refusal in other words or languages stays.
@@ -52,23 +54,19 @@ class Thresholds:
         default_factory=lambda: {"ko": 0.3, "vi": 0.3, "ar": 0.2}
     )
     max_characters: int = 8192  # instruction, input and output together
-    lid_letters: int = 20  # shorter outputs are not judged by language
-    lid_low: float = 0.1  # wrong language: its own probability is below this ...
-    lid_high: float = 0.5  # ... and another language's at least this
 
 
-def detected_language(text: str, expected: str, thresholds: Thresholds) -> str | None:
+def detected_language(text: str, expected: str) -> str | None:
     """Return the language a text is clearly in, where it is not the expected one.
 
-    `consistency.language_scores` identifies it.
+    `consistency.language_scores` identifies it, in texts that are long enough.
     """
-    if count_letters(text) < thresholds.lid_letters:
+    if count_letters(text) < MIN_LETTERS:
         return None
     scores = language_scores(text)
     best = max(scores, key=lambda code: scores[code])
     own = scores.get(LANGUAGES[expected].base, 0.0)
-    clear = own < thresholds.lid_low and scores[best] >= thresholds.lid_high
-    return best if clear else None
+    return best if own < LOW and scores[best] >= HIGH else None
 
 
 Row = Mapping[str, str]
@@ -78,10 +76,6 @@ Test = Callable[[Row, Thresholds], bool]
 def _is_echo(row: Row, thresholds: Thresholds) -> bool:
     most = thresholds.echo_of.get(row["language"], thresholds.echo)
     return bool(row["input"]) and rouge_l_f(row["instruction"], row["input"]) > most
-
-
-def _is_wrong_language(row: Row, thresholds: Thresholds) -> bool:
-    return detected_language(row["output"], row["language"], thresholds) is not None
 
 
 PARTS = ("instruction", "input", "output")
@@ -97,7 +91,9 @@ TESTS: dict[str, Test] = {
     "too long": lambda row, thresholds: (
         sum(len(row[part]) for part in PARTS) > thresholds.max_characters
     ),
-    "wrong language": _is_wrong_language,
+    "wrong language": lambda row, _: (
+        detected_language(row["output"], row["language"]) is not None
+    ),
     "input repeats instruction": _is_echo,
 }
 NEAR_DUPLICATE = "near-duplicate"
@@ -115,42 +111,19 @@ def reasons(
     return pd.Series(found, index=rows.index, dtype=object)
 
 
-def similar(
-    rows: pd.DataFrame, pool: dict[str, list[str]], thresholds: Thresholds
-) -> pd.Series:
-    """Return NEAR_DUPLICATE or "" per row, judged by instructions within a language.
-
-    `pool` holds, by language, the instructions kept before.
-    """
-    found = pd.Series("", index=rows.index, dtype=object)
-    for code, part in rows.groupby("language"):
-        instructions = part["instruction"].tolist()
-        alike = near_duplicates(instructions, pool[code], thresholds.similarity)
-        found[part.index] = np.where(alike, NEAR_DUPLICATE, "")
-    return found
-
-
 def near_duplicates(
     candidates: Sequence[str], pool: Sequence[str] = (), threshold: float = 0.7
 ) -> list[bool]:
     """Compare each candidate with the pool and with the candidates kept before it.
 
     Says, per candidate, whether its ROUGE-L F with one of them is at least `threshold`
-    (above 0, at most 1). Over tokens that is the normalised Indel similarity: both are
-    2 LCS / (tokens of both). Each token is written as one character to that end.
+    (above 0, at most 1). Over words that is the normalised Indel similarity: both are
+    2 LCS / (words of both).
     """
-    vocabulary: dict[str, str] = {}
-    coded = [
-        "".join(
-            # Beginning beyond the surrogates, which are no characters.
-            vocabulary.setdefault(token, chr(0xE000 + len(vocabulary)))
-            for token in tokenize_words(text)
-        )
-        for text in (*pool, *candidates)
-    ]
-    kept, found = coded[: len(pool)], []
-    for start in range(len(pool), len(coded), _BLOCK):
-        block = coded[start : start + _BLOCK]
+    words = [tokenize_words(text) for text in candidates]
+    kept, found = [tokenize_words(text) for text in pool], []
+    for start in range(0, len(words), _BLOCK):
+        block = words[start : start + _BLOCK]
         alike = cdist(
             block,
             [*kept, *block],
@@ -176,9 +149,6 @@ def clear_repeated_inputs(rows: pd.DataFrame) -> pd.DataFrame:
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
     """Count kept and dropped rows: languages down, "kept" and each reason across."""
-    labels = rows["reason"].replace("", "kept")
-    table = pd.crosstab(rows["language"], labels)
-    order = ["kept", *(name for name in table.columns if name != "kept")]
-    table = table.reindex(columns=order, fill_value=0)
-    table.columns.name = None
-    return table
+    table = pd.crosstab(rows["language"], rows["reason"].replace("", "kept"))
+    order = ["kept", *table.columns.drop("kept", errors="ignore")]
+    return table.reindex(columns=order, fill_value=0).rename_axis(columns=None)

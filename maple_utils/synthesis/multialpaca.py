@@ -9,50 +9,15 @@ import pandas as pd
 import regex
 
 from maple_utils.errors import ParameterError
-from maple_utils.instructions import COLUMNS
+from maple_utils.instructions.loading import COLUMNS, NO_INPUT
 from maple_utils.languages import LANGUAGES
 from maple_utils.synthesis import filters
 from maple_utils.synthesis.filters import Thresholds
-from maple_utils.synthesis.recipes import (
-    Job,
-    Synthesis,
-    check_answers,
-    missing,
-    sound,
-)
-from maple_utils.synthesis.requests import Request
+from maple_utils.synthesis.recipes import Job, Synthesis, check_answers, missing, sound
 from maple_utils.synthesis.seeds import without_culture
 from maple_utils.synthesis.teachers import Answer, hash_of
 
 FIELDS = ("instruction", "input", "output")
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """How MultiAlpaca asks, per language; the published numbers are the defaults."""
-
-    rounds: int = 10
-    prompts_first: int = 10
-    prompts: int = 100  # per round, after the first
-    shown_seeds: int = 2
-    shown_pool: int = 1
-    tasks: int = 20  # shown and asked for together
-
-    def __post_init__(self):
-        if self.shown >= self.tasks:
-            raise ParameterError(
-                f"tasks_per_prompt: got {self.tasks}, of which {self.shown} are shown; "
-                f"allowed: from {self.shown + 1}, or lower shown_seeds or shown_pool"
-            )
-
-    @property
-    def shown(self) -> int:
-        """How many tasks a prompt shows."""
-        return self.shown_seeds + self.shown_pool
-
-    def in_round(self, number: int) -> int:
-        """Return how many prompts round `number` (from 0) has."""
-        return self.prompts if number else self.prompts_first
 
 
 PROMPT = """\
@@ -83,7 +48,7 @@ _PARTS = regex.compile(
 )
 
 
-def prompt_for(language: str, shown: list[dict], tasks: int = 20) -> str:
+def prompt_for(language: str, shown: list[dict], tasks: int) -> str:
     """Show some tasks and ask for the rest; the wording is ours, the rules Alpaca's."""
     items = [
         f"{number}. Instruction: {task['instruction']}\n"
@@ -106,16 +71,13 @@ def parse_tasks(answer: Answer) -> list[dict]:
     The reason is "format" where a part is missing or there is no item, "cut off" for a
     last item that the teacher did not finish, else "".
     """
-    heads = list(_ITEM.finditer(answer.text))
-    ends = [*(head.start() for head in heads[1:]), len(answer.text)]
     items = []
-    for head, end in zip(heads, ends, strict=False):
-        text = answer.text[head.end() : end]
+    for text in _ITEM.split(answer.text)[1:]:
         parts = _PARTS.match(text)
         item = {"instruction": text, "input": "", "output": ""}
         item |= parts.groupdict() if parts else {}
         item = {key: text.strip().strip("#").strip() for key, text in item.items()}
-        if regex.fullmatch(r"<?\s*no\s*input\s*>?", item["input"], regex.IGNORECASE):
+        if NO_INPUT.fullmatch(item["input"]):
             item["input"] = ""
         items.append({**item, "reason": "" if parts else "format"})
     if not items:
@@ -132,17 +94,37 @@ class MultiAlpaca:
     """Translate seeds, then let the teacher write tasks in rounds, filtered each time.
 
     Prompts depend on `seed` and on earlier answers alone, so that a run started again
-    asks what it asked before.
+    asks what it asked before. Numbers are per language; the published ones are the
+    defaults. Tasks that lean on culture are left out of the seeds.
     """
 
     thresholds: Thresholds = field(default_factory=Thresholds)
-    rounds: Rounds = field(default_factory=Rounds)
     seed: int = 0
+    rounds: int = 10
+    prompts_first: int = 10
+    prompts: int = 100  # per round, after the first
+    shown_seeds: int = 2
+    shown_pool: int = 1
+    tasks: int = 20  # shown and asked for together
     max_tokens: ClassVar[int] = 4096
+    mark = staticmethod(without_culture)
 
-    def mark(self, seeds: pd.DataFrame) -> pd.DataFrame:
-        """Exclude tasks that lean on culture; add which fields keep their form."""
-        return without_culture(seeds)
+    def __post_init__(self):
+        if self.shown >= self.tasks:
+            raise ParameterError(
+                f"tasks_per_prompt: got {self.tasks}, of which {self.shown} are shown; "
+                f"allowed: from {self.shown + 1}, or lower shown_seeds or shown_pool"
+            )
+
+    @property
+    def shown(self) -> int:
+        """How many tasks a prompt shows."""
+        return self.shown_seeds + self.shown_pool
+
+    @property
+    def answer_tokens(self) -> float:
+        """How long an answer is expected to be."""
+        return 150 * (self.tasks - self.shown)
 
     def make(self, job: Job) -> Synthesis:
         """Return a row per task that the teacher wrote, in the order of the rounds."""
@@ -152,7 +134,7 @@ class MultiAlpaca:
         }
         rows = pd.DataFrame(columns=[*COLUMNS, "finish", "reason"])
         first = ""
-        for number in range(self.rounds.rounds):
+        for number in range(self.rounds):
             if not job.session.complete:
                 break  # later prompts would not be those of a whole run
             prompts = {
@@ -160,14 +142,15 @@ class MultiAlpaca:
                 for code, own in shown.items()
             }
             answers = job.ask(
-                Request(code, prompt)
-                for together in zip(*prompts.values(), strict=True)
-                for code, prompt in zip(prompts, together, strict=True)
+                {
+                    prompt: code
+                    for together in zip(*prompts.values(), strict=True)
+                    for code, prompt in zip(prompts, together, strict=True)
+                }
             )
             new = _written(prompts, answers, number)
             if number == 0:
-                whole = new[new["reason"] == ""]
-                check_answers(whole, job.teacher, self.thresholds)
+                check_answers(new[new["reason"] == ""], job.teacher)
                 first = next(iter(answers), "")
             new = self._judged(new, shown, rows)
             rows = pd.concat([rows, new], ignore_index=True)
@@ -175,44 +158,24 @@ class MultiAlpaca:
 
     def make_some(self, job: Job, count: int) -> Synthesis:
         """Make the tasks of the first `count` prompts, in two rounds at most."""
-        first = min(count, self.rounds.prompts_first)
-        second = min(count - first, self.rounds.prompts)
-        number = min(self.rounds.rounds, 2 if second else 1)
-        rounds = replace(
-            self.rounds, rounds=number, prompts_first=first, prompts=second
-        )
-        return replace(self, rounds=rounds).make(job)
-
-    def count(self, job: Job) -> pd.DataFrame:
-        """Count what is to ask, at most: only the first round's prompts are known.
-
-        They stand in for those of the rounds to come, which depend on earlier answers,
-        and English seeds for translations that are not in the cache yet.
-        """
-        calls = sum(map(self.rounds.in_round, range(self.rounds.rounds)))
-        requests = []
-        for code in job.languages:
-            known = sound(job.translated(FIELDS, code))
-            own = _own_seeds(job, code, known) or job.seeds.to_dict("records")
-            first = list(self._prompts(code, 0, own, []))
-            later = [f"{first[0]}{i}" for i in range(len(first), calls)]
-            requests += [Request(code, prompt) for prompt in first + later]
-        longest = job.teacher.decoding.get("max_tokens", np.inf)
-        new = self.rounds.tasks - self.rounds.shown
-        return job.estimate(FIELDS, requests, min(150 * new, longest))
+        first = min(count, self.prompts_first)
+        second = min(count - first, self.prompts)
+        number = min(self.rounds, 2 if second else 1)
+        few = replace(self, rounds=number, prompts_first=first, prompts=second)
+        return few.make(job)
 
     def _prompts(
         self, code: str, number: int, seeds: list[dict], pool: list[dict]
     ) -> Iterator[str]:
         """Draw the tasks to show in a round; seeds stand in for an empty pool."""
         dice = np.random.default_rng([self.seed, number, hash_of(code)])
-        from_pool = min(self.rounds.shown_pool, len(pool))
-        count = min(self.rounds.shown - from_pool, len(seeds))
-        for _ in range(self.rounds.in_round(number)):
+        from_pool = min(self.shown_pool, len(pool))
+        count = min(self.shown - from_pool, len(seeds))
+        for _ in range(self.prompts if number else self.prompts_first):
             own = dice.choice(len(seeds), count, replace=False)
             others = dice.choice(len(pool) or 1, from_pool, replace=False)
             shown = [*(seeds[i] for i in own), *(pool[i] for i in others)]
-            yield prompt_for(code, shown, self.rounds.tasks)
+            yield prompt_for(code, shown, self.tasks)
 
     def _judged(
         self, new: pd.DataFrame, shown: dict[str, list[dict]], rows: pd.DataFrame
@@ -220,14 +183,14 @@ class MultiAlpaca:
         """Filter the new items; near-duplicates against seeds and all kept before."""
         whole = filters.clear_repeated_inputs(new[new["reason"] == ""])
         whole = whole.assign(reason=filters.reasons(whole, self.thresholds))
-        sound = whole[whole["reason"] == ""]
-        before = {
-            code: [task["instruction"] for task in [*own, *_pool(rows, code)]]
-            for code, own in shown.items()
-        }
+        for code, part in whole[whole["reason"] == ""].groupby("language"):
+            before = [task["instruction"] for task in shown[code] + _pool(rows, code)]
+            alike = filters.near_duplicates(
+                part["instruction"].tolist(), before, self.thresholds.similarity
+            )
+            whole.loc[part.index[alike], "reason"] = filters.NEAR_DUPLICATE
         new = new.copy()
         new.loc[whole.index, ["input", "reason"]] = whole[["input", "reason"]]
-        new.loc[sound.index, "reason"] = filters.similar(sound, before, self.thresholds)
         return new
 
 

@@ -21,23 +21,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from maple_utils.errors import ParameterError
-from maple_utils.synthesis.teachers import Answer, Price, Refused, Retry, Teacher
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt, and the language that it is counted under."""
-
-    language: str
-    prompt: str
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a run may spend, on teacher and translator together."""
-
-    dollars: float = math.inf
-    tokens: float = math.inf
+from maple_utils.synthesis.teachers import Answer, Refused, Retry, Teacher
 
 
 class Cache:
@@ -45,7 +29,8 @@ class Cache:
 
     def __init__(self, path: str | Path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path)
+        # Threads that ask store what they get, one at a time (see Session.lock).
+        self._database = sqlite3.connect(path, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, "
@@ -102,16 +87,20 @@ def _key(teacher: Teacher, prompt: str) -> str:
 class Session:
     """Where answers are kept, how many are asked for at once, what has been spent.
 
-    `tries` per prompt; the n-th retry waits about `first_wait` * 2**n seconds, or as
-    long as the server asks for. `stopped` is set once the budget is reached.
+    The budget is of teacher and translator together; `stopped` is set once it is
+    reached. `tries` per prompt; the n-th retry waits about `first_wait` * 2**n seconds,
+    or as long as the server asks for. Where `wanted` is a list, nobody is asked: what
+    would have been is put there, as (teacher, languages by prompt).
     """
 
     cache: Cache
-    budget: Budget = field(default_factory=Budget)
+    budget_dollars: float = math.inf
+    budget_tokens: float = math.inf
     concurrency: int = 8
     tries: int = 6
     first_wait: float = 1.0
     progress: bool = True
+    wanted: list[tuple[Teacher, dict[str, str]]] | None = None
     asked: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -119,6 +108,7 @@ class Session:
     retries: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     stopped: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def complete(self) -> bool:
@@ -133,13 +123,15 @@ class Session:
         )
         cost = self.dollars + teacher.price.of(prompt, completion)
         total = self.prompt_tokens + self.completion_tokens + prompt + completion
-        return cost <= self.budget.dollars and total <= self.budget.tokens
+        return cost <= self.budget_dollars and total <= self.budget_tokens
 
-    def book(self, price: Price, prompt_tokens: int, completion_tokens: int) -> None:
+    def book(
+        self, teacher: Teacher, prompt_tokens: int, completion_tokens: int
+    ) -> None:
         """Count tokens as spent."""
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
-        self.dollars += price.of(prompt_tokens, completion_tokens)
+        self.dollars += teacher.price.of(prompt_tokens, completion_tokens)
 
 
 def _worst(teacher: Teacher, batch: Sequence[str]) -> tuple[int, int]:
@@ -149,20 +141,23 @@ def _worst(teacher: Teacher, batch: Sequence[str]) -> tuple[int, int]:
 
 
 def ask_all(
-    session: Session, teacher: Teacher, requests: Iterable[Request]
+    session: Session, teacher: Teacher, languages: dict[str, str]
 ) -> dict[str, Answer]:
     """Return the answer of every prompt that has one, from the cache or the teacher.
 
-    A prompt stays without an answer when its tries are used up (counted in
-    `session.unanswered`) or when the budget is reached (`session.stopped`). One that an
-    endpoint refuses, while it takes others, is answered by "content_filter". Raises
-    ParameterError where the teacher refuses all, or answers nothing at all any more;
-    what had arrived until then is in the cache.
+    `languages` has the prompts and the language that each is counted under. A prompt
+    stays without an answer when its tries are used up (counted in `session.unanswered`)
+    or when the budget is reached (`session.stopped`). One that an endpoint refuses,
+    while it takes others, is answered by "content_filter". Raises ParameterError where
+    the teacher refuses all, or answers nothing at all any more; what had arrived until
+    then is in the cache.
     """
-    language = {request.prompt: request.language for request in requests}
-    answers = session.cache.get(teacher, language)
-    missing = [prompt for prompt in language if prompt not in answers]
-    totals = Counter(language[prompt] for prompt in missing)
+    answers = session.cache.get(teacher, languages)
+    if session.wanted is not None:
+        session.wanted += [(teacher, languages)] if languages else []
+        return answers
+    missing = [prompt for prompt in languages if prompt not in answers]
+    totals = Counter(languages[prompt] for prompt in missing)
     with ExitStack() as stack:
         bars = {
             code: stack.enter_context(
@@ -172,19 +167,8 @@ def ask_all(
         }
         for prompt, answer in _ask(session, teacher, missing):
             answers[prompt] = answer
-            bars[language[prompt]].update()
-    return {prompt: answers[prompt] for prompt in language if prompt in answers}
-
-
-@dataclass
-class _Outcome:
-    """What became of a batch; `billed` tries cost tokens and gave no answer."""
-
-    answers: list[Answer] = field(default_factory=list)
-    seconds: float = 0.0
-    retries: Counter[str] = field(default_factory=Counter)
-    billed: int = 0
-    refusal: Refused | None = None
+            bars[languages[prompt]].update()
+    return {prompt: answers[prompt] for prompt in languages if prompt in answers}
 
 
 def _ask(
@@ -194,7 +178,7 @@ def _ask(
     size = teacher.batch_size
     batches = deque(prompts[i : i + size] for i in range(0, len(prompts), size))
     stop = threading.Event()
-    waiting: dict[Future[_Outcome], list[str]] = {}
+    waiting: dict[Future[dict[str, Answer]], list[str]] = {}
     refused: dict[str, Refused] = {}
     unanswered = 0  # batches in a row
     with ThreadPoolExecutor(session.concurrency) as pool:
@@ -212,20 +196,25 @@ def _ask(
                     session.stopped = True
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    batch, outcome = waiting.pop(future), future.result()
-                    arrived = _collect(session, teacher, batch, outcome)
-                    if outcome.refusal:
-                        refused |= dict.fromkeys(batch, outcome.refusal)
+                    batch, arrived = waiting.pop(future), {}
+                    try:
+                        arrived = future.result()
+                    except Refused as refusal:
+                        refused |= dict.fromkeys(batch, refusal)
                     unanswered = 0 if arrived else unanswered + 1
                     yield from arrived.items()
                 if unanswered >= 2 * session.concurrency:
-                    raise _unresponsive(session, teacher, unanswered)
+                    counts = session.retries.most_common()
+                    seen = ", ".join(f"{n} x {reason}" for reason, n in counts)
+                    raise ParameterError(
+                        f"teacher: {teacher.name!r} left {unanswered} prompts in a row "
+                        f"unanswered ({seen}); what had arrived is kept; try again "
+                        "later, or lower concurrency"
+                    )
         finally:
-            # Whatever ends the loop, answers under way are paid for: store them too.
+            # Whatever ends the loop, answers under way are paid for: the pool waits
+            # until they are stored, and nobody retries.
             stop.set()
-            for future in wait(waiting).done:
-                if not future.exception():
-                    _collect(session, teacher, waiting[future], future.result())
     if refused and not session.cache.averages(teacher):
         raise next(iter(refused.values()))  # it answered none
     if refused:
@@ -236,49 +225,40 @@ def _ask(
 
 def _ask_with_retries(
     session: Session, teacher: Teacher, batch: list[str], stop: threading.Event
-) -> _Outcome:
-    """Ask until an answer comes, the tries are used up or `stop` is set."""
-    outcome = _Outcome()
+) -> dict[str, Answer]:
+    """Ask until an answer comes, the tries are used up or `stop` is set.
+
+    Books what it costs, stores what comes, and returns it by prompt; a mere text counts
+    as finished. Raises Refused.
+    """
     for attempt in range(session.tries):
         started = time.perf_counter()
         try:
-            outcome.answers = teacher.answer(batch)
-            outcome.seconds = time.perf_counter() - started
-            break
-        except Refused as refusal:
-            outcome.retries["refused"] += 1
-            outcome.refusal = refusal
-            break
+            said = teacher.answer(batch)
+        except Refused:
+            with session.lock:
+                session.retries["refused"] += 1
+            raise
         except Retry as trouble:
-            outcome.retries[trouble.reason] += 1
-            outcome.billed += trouble.billed
+            with session.lock:
+                session.retries[trouble.reason] += 1
+                if trouble.billed:
+                    session.book(teacher, *_worst(teacher, batch))
             pause = min(session.first_wait * 2**attempt, 60) * random.uniform(0.5, 1.5)
             pause = trouble.wait or pause
+        else:
+            seconds = time.perf_counter() - started
+            whole = [Answer(text) if isinstance(text, str) else text for text in said]
+            answers = dict(zip(batch, whole, strict=True))
+            with session.lock:
+                session.cache.put(teacher, answers, seconds)
+                session.asked += len(answers)
+                for answer in whole:
+                    tokens = answer.prompt_tokens, answer.completion_tokens
+                    session.book(teacher, *tokens)
+            return answers
         if attempt + 1 < session.tries and stop.wait(pause):
             break
-    return outcome
-
-
-def _collect(
-    session: Session, teacher: Teacher, batch: list[str], outcome: _Outcome
-) -> dict[str, Answer]:
-    """Book an outcome and store its answers; return them by prompt."""
-    session.retries += outcome.retries
-    session.book(teacher.price, *(outcome.billed * n for n in _worst(teacher, batch)))
-    if not outcome.answers:
-        session.unanswered += 0 if outcome.refusal else len(batch)
-        return {}
-    answers = dict(zip(batch, outcome.answers, strict=True))
-    session.cache.put(teacher, answers, outcome.seconds)
-    session.asked += len(answers)
-    for answer in answers.values():
-        session.book(teacher.price, answer.prompt_tokens, answer.completion_tokens)
-    return answers
-
-
-def _unresponsive(session: Session, teacher: Teacher, count: int) -> ParameterError:
-    seen = ", ".join(f"{n} x {reason}" for reason, n in session.retries.most_common())
-    return ParameterError(
-        f"teacher: {teacher.name!r} left {count} prompts in a row unanswered "
-        f"({seen}); what had arrived is kept; try again later, or lower concurrency"
-    )
+    with session.lock:
+        session.unanswered += len(batch)
+    return {}

@@ -1,5 +1,6 @@
 """Seed tasks: where they come from, and which are left out, with the reason."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ KEEPS_FORM = {
     ),
 }
 
-SELF_INSTRUCT = (
+# The 175 tasks of self-instruct, which a mirror may have as a folder.
+SELF_INSTRUCT = "self-instruct-seeds"
+ADDRESS = (
     "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/main/seed_tasks.jsonl"
 )
 
@@ -73,19 +76,18 @@ def load(name: str, hub_root: str | Path = "") -> pd.DataFrame:
         return pd.concat(
             [_table(alpaca, "alpaca"), _table(dolly, "dolly")], ignore_index=True
         )
-    if name == "multialpaca":
-        mirrored = hub_root and (Path(hub_root) / "self-instruct-seeds").is_dir()
-        name = "self-instruct-seeds" if mirrored else SELF_INSTRUCT
+    name = SELF_INSTRUCT if name == "multialpaca" else name
     return _table(_read(name, hub_root), Path(name).name)
 
 
 def _read(name: str, hub_root: str | Path) -> pd.DataFrame:
     local = Path(hub_root) / name
-    source = str(local) if hub_root and local.is_dir() else name
+    elsewhere = ADDRESS if name == SELF_INSTRUCT else name
+    source = str(local) if hub_root and local.is_dir() else elsewhere
     config = "en" if (Path(source) / "en").is_dir() else None
     try:
-        if name.startswith("https://"):
-            return load_dataset("json", data_files=name, split="train").to_pandas()
+        if source == ADDRESS:
+            return load_dataset("json", data_files=source, split="train").to_pandas()
         return read_train(source, config).to_pandas()
     except UNREADABLE as error:
         raise ParameterError(
@@ -145,8 +147,22 @@ def without_culture(seeds: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def choose(seeds: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
-    """Draw `count` seeds in their order; all of them where count is 0."""
+def choose(
+    marked: pd.DataFrame, languages: Sequence[str], count: int, seed: int = 0
+) -> pd.DataFrame:
+    """Draw `count` of the seeds that no rule excludes, in their order; 0 for all.
+
+    Raises ParameterError where there are none, or no language to make data in.
+    """
+    if not languages:
+        raise ParameterError(
+            "languages: got none; allowed: at least one; e.g. -p languages sw,hi"
+        )
+    seeds = marked[marked["excluded"] == ""]
+    if seeds.empty:
+        raise ParameterError(
+            "seeds: none is left after exclusions; allowed: at least one row"
+        )
     if count == 0 or count >= len(seeds):
         return seeds
     return seeds.sample(count, random_state=seed).sort_index()

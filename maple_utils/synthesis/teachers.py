@@ -1,7 +1,7 @@
 """Teachers: whoever answers a prompt. A translator makes a teacher per language pair.
 
-Anything with `name`, `decoding`, `batch_size` and `answer` is a teacher. Keys and base
-URLs come from the environment (OPENAI_API_KEY, OPENAI_BASE_URL) and are kept nowhere.
+Keys and base URLs of endpoints come from the environment (OPENAI_API_KEY,
+OPENAI_BASE_URL) and are kept nowhere.
 """
 
 import hashlib
@@ -10,8 +10,11 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
+
+import openai
 
 from maple_utils.errors import ParameterError
 from maple_utils.languages import LANGUAGES
@@ -45,27 +48,22 @@ class Price:
 FREE = Price()  # one's own machine
 
 
-class Teacher(Protocol):
-    """Answers prompts, `batch_size` at a time; may be called from several threads.
+@dataclass
+class Teacher:
+    """Answers prompts, `batch_size` at a time, in several threads at once.
 
     `name` and `decoding` (JSON-able, with `max_tokens` where there is a limit) identify
     the answers in the cache; `at_once` says that they cost neither money nor time.
-    `answer` returns one Answer per prompt in order, or raises Retry where asking again
-    may help and ParameterError where it cannot.
+    `answer` returns one Answer or text per prompt, in order, or raises Retry where
+    asking again may help and ParameterError where it cannot.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def decoding(self) -> dict[str, Any]: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def price(self) -> Price: ...
-    @property
-    def at_once(self) -> bool: ...
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]: ...
+    name: str
+    answer: Callable[[list[str]], Sequence[str | Answer]]
+    decoding: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+    price: Price = FREE
+    at_once: bool = False
 
 
 # (source, target) -> a teacher whose prompts are texts and whose answers are
@@ -94,42 +92,21 @@ def hash_of(*texts: str) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:8]) >> 1
 
 
-@dataclass(frozen=True)
-class Plain:
-    """A function from prompts to texts as a teacher: the miniature world, or yours."""
-
-    name: str
-    function: Callable[[list[str]], Sequence[str | Answer]]
-    decoding: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
-    price: Price = FREE
-    at_once: bool = False
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Return what the function says; a mere text counts as finished."""
-        said = self.function(list(prompts))
-        return [Answer(text) if isinstance(text, str) else text for text in said]
-
-
 def plain_translator(
     name: str,
-    translate: Callable[[list[str], str, str], Sequence[str | Answer]],
+    translate: Callable[..., Sequence[str | Answer]],
     decoding: dict[str, Any] | None = None,
-    batch_size: int = 64,
-    price: Price = FREE,
-    at_once: bool = False,
+    **about: Any,
 ) -> Translator:
-    """Make a translator of `translate(texts, source, target) -> texts`."""
+    """Make a translator of `translate(texts, source=..., target=...) -> texts`.
+
+    `about` has the other fields of each Teacher.
+    """
 
     def between(source: str, target: str) -> Teacher:
-        return Plain(
-            name,
-            lambda texts: translate(texts, source, target),
-            {**(decoding or {}), "source": source, "target": target},
-            batch_size,
-            price,
-            at_once,
-        )
+        pair = {"source": source, "target": target}
+        answer = partial(translate, **pair)
+        return Teacher(name, answer, {**(decoding or {}), **pair}, **about)
 
     return between
 
@@ -137,7 +114,7 @@ def plain_translator(
 def prompted_translator(teacher: Teacher) -> Translator:
     """Make a translator of a chat teacher, which is told to translate each text."""
 
-    def translate(texts: list[str], source: str, target: str) -> list[Answer]:
+    def translate(texts: list[str], source: str, target: str) -> Sequence[str | Answer]:
         head = (
             f"Translate the text below from {LANGUAGES[source].name} into "
             f"{LANGUAGES[target].name}. Keep line breaks, numbers and names. Write the "
@@ -145,83 +122,34 @@ def prompted_translator(teacher: Teacher) -> Translator:
         )
         return teacher.answer([head + text for text in texts])
 
-    own = (teacher.decoding, teacher.batch_size, teacher.price)
-    return plain_translator(teacher.name, translate, *own)
+    about = {"batch_size": teacher.batch_size, "price": teacher.price}
+    return plain_translator(teacher.name, translate, teacher.decoding, **about)
 
 
-class Endpoint:
-    """Any OpenAI-compatible chat endpoint; one prompt a request.
+def endpoint(
+    model: str, decoding: dict[str, Any], price: Price = FREE, timeout: float = 120.0
+) -> Teacher:
+    """Return a model behind any OpenAI-compatible chat endpoint; one prompt a request.
 
-    The key comes from OPENAI_API_KEY (any word for a server that wants none), the
-    server from OPENAI_BASE_URL. Raises ParameterError where one of them cannot be used.
+    `decoding` goes into each request as it is. The key comes from OPENAI_API_KEY (any
+    word for a server that wants none), the server from OPENAI_BASE_URL. Raises
+    ParameterError where one of them cannot be used.
     """
-
-    batch_size, at_once = 1, False
-
-    def __init__(
-        self,
-        model: str,
-        temperature: float = 0.7,
-        top_p: float = 1.0,
-        max_tokens: int = 1024,
-        timeout: float = 120.0,
-        price: Price = FREE,
-    ):
-        from openai import OpenAI  # an optional extra: `pip install openai`
-
-        key = os.environ.get("OPENAI_API_KEY", "")
-        if not key or not key.isascii() or not key.isprintable():
-            raise ParameterError(
-                f"teacher: {model!r} needs the environment variable OPENAI_API_KEY, in "
-                f"ASCII (and OPENAI_BASE_URL for another server than OpenAI's); set "
-                f"it, or use -p teacher miniature"
-            )
-        self.name, self.price = model, price
-        self.decoding = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_tokens": max_tokens,
-        }
-        # Retries are the asking loop's, which counts and reports them.
-        _check_address()
-        self._client = OpenAI(max_retries=0, timeout=timeout)
-
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Send one request per prompt; sort troubles into Retry and ParameterError."""
-        return [self._complete(prompt) for prompt in prompts]
-
-    def _complete(self, prompt: str) -> Answer:
-        import openai
-
-        try:
-            reply = self._client.chat.completions.create(
-                model=self.name,
-                messages=[{"role": "user", "content": prompt}],
-                **self.decoding,
-            )
-        except openai.APITimeoutError as error:
-            raise Retry("time-out", billed=True) from error  # it may still be answered
-        except openai.APIConnectionError as error:
-            raise Retry("connection") from error
-        except openai.APIStatusError as error:
-            raise self._trouble(error) from None  # its text may quote the key
-        except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
-            raise Retry("malformed", billed=True) from error
-        return _read_reply(reply, prompt)
-
-    def _trouble(self, error) -> Exception:
-        code = error.status_code
-        if code in (408, 409, 425, 429) or code >= 500:
-            return Retry(str(code), wait=_seconds(error.response.headers))
-        advice = {
-            401: "check OPENAI_API_KEY",
-            403: "check what OPENAI_API_KEY may use",
-            404: "check the model's name and OPENAI_BASE_URL",
-        }.get(code, "check the teacher's name and its decoding parameters")
-        kind = Refused if code in (400, 413, 422) else ParameterError
-        return kind(
-            f"teacher: the endpoint refuses {self.name!r} with status {code}; {advice}"
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key or not key.isascii() or not key.isprintable():
+        raise ParameterError(
+            f"teacher: {model!r} needs the environment variable OPENAI_API_KEY, in "
+            f"ASCII (and OPENAI_BASE_URL for another server than OpenAI's); set "
+            f"it, or use -p teacher miniature"
         )
+    _check_address()
+    # Retries are the asking loop's, which counts, reports and pays for them.
+    client = openai.OpenAI(max_retries=0, timeout=timeout)
+
+    def answer(prompts: list[str]) -> list[Answer]:
+        return [_complete(client, model, decoding, prompt) for prompt in prompts]
+
+    return Teacher(model, answer, decoding, batch_size=1, price=price)
 
 
 def _check_address() -> None:
@@ -237,6 +165,39 @@ def _check_address() -> None:
             "teacher: the environment variable OPENAI_BASE_URL holds no address; "
             "allowed: like https://example.org/v1"
         )
+
+
+def _complete(
+    client: openai.OpenAI, model: str, decoding: dict[str, Any], prompt: str
+) -> Answer:
+    """Send one request; sort troubles into Retry and ParameterError."""
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        reply = client.chat.completions.create(
+            model=model, messages=messages, **decoding
+        )
+    except openai.APITimeoutError as error:
+        raise Retry("time-out", billed=True) from error  # it may still be answered
+    except openai.APIConnectionError as error:
+        raise Retry("connection") from error
+    except openai.APIStatusError as error:
+        raise _trouble(error, model) from None  # its text may quote the key
+    except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
+        raise Retry("malformed", billed=True) from error
+    return _read_reply(reply, prompt)
+
+
+def _trouble(error: openai.APIStatusError, model: str) -> Exception:
+    code = error.status_code
+    if code in (408, 409, 425, 429) or code >= 500:
+        return Retry(str(code), wait=_seconds(error.response.headers))
+    advice = {
+        401: "check OPENAI_API_KEY",
+        403: "check what OPENAI_API_KEY may use",
+        404: "check the model's name and OPENAI_BASE_URL",
+    }.get(code, "check the teacher's name and its decoding parameters")
+    kind = Refused if code in (400, 413, 422) else ParameterError
+    return kind(f"teacher: the endpoint refuses {model!r} with status {code}; {advice}")
 
 
 def _seconds(headers) -> float | None:

@@ -81,12 +81,12 @@ def test_ids_are_parallel_and_training_reads_what_was_made(tmp_path):
 @pytest.fixture
 def served(monkeypatch):
     """Serve the miniature's teacher on loopback; yield who was asked how often."""
-    teacher, asked = miniature.Teacher(), Counter()
+    asked: Counter[str] = Counter()
 
     def reply(prompt: str) -> tuple[int, str]:
         asked[prompt] += 1
         time.sleep(0.02)
-        return 200, completion(teacher.answer([prompt])[0])
+        return 200, completion(miniature.answer([prompt])[0])
 
     with serve(reply, monkeypatch):
         yield asked
