@@ -128,7 +128,7 @@ def test_datasets_that_are_not_alike_identify_nothing() -> None:
     multi = alike["instruction_data"] == "multialpaca"
     longer = alike.assign(tokens=alike["tokens"].where(~multi, 11_000))
     other = alike[~multi | (alike["language"] != "sw")]
-    told = [(longer, "11.0 times the tokens"), (other, "hold other languages")]
+    told = [(longer, "11.0 times the tokens"), (other, "hold different languages")]
     for training, why in [*told, (alike.iloc[:0], "no record of what the runs")]:
         row = answers(table, training=training).loc["C7"]
         assert row["verdict"] == "not identified with these runs"

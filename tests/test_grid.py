@@ -16,6 +16,7 @@ import yaml
 from maple_utils import forecast, grid, provenance
 from maple_utils.errors import ParameterError
 from maple_utils.grid import estimate, staleness, status
+from maple_utils.instructions.published import PUBLISHED
 from maple_utils.params import NOTEBOOKS, Cell, convert
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,19 @@ def test_committed_cells_match_the_grids():
     """If this fails, run `python -m maple_utils.grid write` and commit."""
     on_disk = {p.name: p.read_text() for p in (PARAMS / "cells").glob("*.yaml")}
     assert on_disk == grid.cell_files(PARAMS)
+
+
+def test_the_matched_grid_takes_what_both_datasets_have():
+    cells, settings = cells_of("matched"), settings_of("matched")
+    found = {cell.instruction_data for cell in cells.values() if not cell.is_base}
+    for data in found:
+        rows = PUBLISHED[data].rows
+        assert set(settings["languages"]) <= set(rows)
+        least = min(rows[code] for code in settings["languages"])
+        assert settings["train_limit"] + settings["heldout"] <= least
+    assert settings["packing"]
+    assert settings["max_steps"] > 0
+    assert not set(cells) & set(cells_of("paper"))  # each has folders of its own
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -27,6 +27,7 @@ from maple_utils.params import CELL
 
 SIGNIFICANCE = 0.05
 MARGIN = 3.0  # points that make no difference worth speaking of (ours)
+MATCHED_GRID = "params/matched.yaml makes them alike"
 MATCHED = 0.1  # datasets whose training tokens differ by less are alike (ours)
 
 
@@ -233,11 +234,13 @@ def _check_matched(evidence: Evidence) -> None:
         raise NotIdentified("no record of what the runs were trained on")
     languages = training.groupby("instruction_data")["language"].agg(frozenset)
     if languages.nunique() > 1:
-        raise NotIdentified("the instruction datasets hold other languages")
+        raise NotIdentified(f"the datasets hold different languages; {MATCHED_GRID}")
     tokens = training.groupby(["base_model", "instruction_data"])["tokens"].mean()
     most = tokens.groupby("base_model").agg(lambda n: n.max() / n.min()).max()
     if most > 1 + MATCHED:
-        raise NotIdentified(f"a dataset has {most:.1f} times the tokens of another")
+        raise NotIdentified(
+            f"a dataset has {most:.1f} times the tokens of another; {MATCHED_GRID}"
+        )
 
 
 def mistral_strong(evidence: Evidence) -> Finding:
