@@ -21,6 +21,7 @@ from maple_utils import models
 from maple_utils.errors import ParameterError
 from maple_utils.forecast import (
     TrainingLoad,
+    asked_load,
     nearest_fit,
     preset,
     shape_of,
@@ -98,13 +99,14 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
     chosen = {
         "dtype": on_gpu if device.gpus else "float32",
         "attn_implementation": "flash_attention_2" if device.flash else "sdpa",
-        "optimizer": usual.optimizer,
+        "optimizer": usual["optimizer"],
     }
     chosen |= {n: given for n in chosen if (given := getattr(run, n)) != "auto"}
-    asked = usual.load(vars(run), width=4 if chosen["dtype"] == "float32" else 2)
+    width = 4 if chosen["dtype"] == "float32" else 2
+    asked = asked_load(vars(run), usual, width)
     load = _fitting(run, asked, device)
     return Plan(
-        preset=usual.name,
+        preset=usual["name"],
         dtype=getattr(torch, chosen["dtype"]),
         attn_implementation=chosen["attn_implementation"],
         optimizer=chosen["optimizer"],
