@@ -67,7 +67,7 @@ class Task:
 def read_table(path: Path) -> dict[str, Task]:
     """Read a table of tasks; `tasks.yaml` says what its fields mean."""
     table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {name: _read_task(name, dict(block)) for name, block in table.items()}
+    return {name: _read_task(name, block) for name, block in table.items()}
 
 
 def _read_task(name: str, block: dict[str, Any]) -> Task:
@@ -99,7 +99,7 @@ def check_names(names: Iterable[str]) -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that functions of it can be cached
 class TaskData:
     """The test examples and the shots of one task in one language.
 
@@ -113,6 +113,7 @@ class TaskData:
     shots: tuple[Example, ...]
     notes: tuple[str, ...]  # what differs from the published data, and what was decided
     answers: tuple[tuple[str, ...], ...] = ()
+    seed: int = 0  # that drew the shots
 
 
 def select(
@@ -200,7 +201,8 @@ def load_task(
         test = [test[place] for place in np.sort(kept)]
     if unanswerable := sum(task.kind == "answer" and not e.references for e in test):
         notes.append(f"{unanswerable} of {len(test)} questions have no answer")
-    return TaskData(task, language, tuple(test), tuple(drawn), tuple(notes), answers)
+    told = tuple(notes)
+    return TaskData(task, language, tuple(test), tuple(drawn), told, answers, seed)
 
 
 def _test_rows(
