@@ -1,4 +1,4 @@
-"""Accuracy, F1 and exact match, bits per byte, and how sure they are.
+"""What an answer scores: accuracy, F1 and exact match, ROUGE-L, its language.
 
 F1 and exact match follow MLQA's official evaluation (Lewis et al. 2020): lower case,
 punctuation of all scripts and the language's articles removed, words split at blanks,
@@ -148,25 +148,15 @@ def judge_text(
     judged["format_failure"] = failed
     judged["in_language"] = in_language(written, language, example.references)
     if task.kind == "summary":
-        judged["rouge_l"] = rouge_l(text, example.references, language)
-    elif failed and not written:
-        judged |= _answer_scores(task, example, 0.0, 0.0)
-    else:
-        scores = f1_and_exact_match(written, example.references, language)
-        judged |= _answer_scores(task, example, *scores)
+        return judged | {"rouge_l": rouge_l(text, example.references, language)}
+    f1 = exact_match = 0.0
+    if written or not failed:
+        f1, exact_match = f1_and_exact_match(written, example.references, language)
+    judged |= {"f1": f1, "exact_match": exact_match}
+    if task.words == "qa_or_none":
+        # As SQuAD 2's evaluator: HasAns_f1, HasAns_exact, NoAns_f1 (= NoAns_exact).
+        if example.references:
+            judged |= {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
+        else:
+            judged["f1_no_answer"] = f1
     return judged
-
-
-def _answer_scores(
-    task: Task, example: Example, f1: float, exact_match: float
-) -> dict[str, float]:
-    """Name the scores; where a task holds questions without answer, also by kind.
-
-    SQuAD 2's evaluator reports the same: HasAns_f1, HasAns_exact, NoAns_f1 (= _exact).
-    """
-    scores = {"f1": f1, "exact_match": exact_match}
-    if task.words != "qa_or_none":
-        return scores
-    if not example.references:
-        return scores | {"f1_no_answer": f1}
-    return scores | {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
