@@ -33,6 +33,7 @@ PREDICTIONS_COLUMNS = [
     *("prediction", "references", "format_failure", "cut_off"),
     *METRICS,
 ]
+_DATA = Path(__file__).parent / "data"  # what the package ships
 _T = TypeVar("_T")
 _TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
@@ -191,19 +192,12 @@ def predictions(runs_dir: Path) -> pd.DataFrame:
 
 def shipped() -> pd.DataFrame:
     """Return the results table that ships with the package: the miniature grid."""
-    return validate(_shipped("miniature_scores.parquet"))
+    return validate(pd.read_parquet(_DATA / "miniature_scores.parquet"))
 
 
 def shipped_training() -> pd.DataFrame:
     """Return what `training_records` says of the runs of `shipped`."""
-    return _shipped("miniature_training.parquet")
-
-
-def _shipped(name: str) -> pd.DataFrame:
-    file = Path(__file__).parent / "data" / name
-    if not file.is_file():
-        raise FileNotFoundError(f"{name}: the package ships no such table")
-    return pd.read_parquet(file)
+    return pd.read_parquet(_DATA / "miniature_training.parquet")
 
 
 def main_metrics(scores: pd.DataFrame) -> pd.DataFrame:
