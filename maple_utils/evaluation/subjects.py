@@ -91,13 +91,12 @@ def loading(everyone: Sequence[Subject]) -> dict[str, Any]:
     Raises:
         ParameterError: where the adapters were trained with different ones.
     """
-    own = (str(models.compute_dtype()).removeprefix("torch."), "sdpa")
+    own = str(models.compute_dtype()).removeprefix("torch."), "sdpa"
     plans = [s.record.get("plan", {}) for s in everyone if s.adapter]
     if not torch.cuda.is_available():
         plans = [plan for plan in plans if plan.get("preset") == "CPU"]
-    names = ("dtype", "attn_implementation")
     found = {
-        tuple(plan.get(name) or usual for name, usual in zip(names, own, strict=True))
+        (plan.get("dtype", own[0]), plan.get("attn_implementation", own[1]))
         for plan in plans
     }
     if len(found) > 1:
