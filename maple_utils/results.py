@@ -103,7 +103,7 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
     if unknown:
         raise ValueError(
             f"language: got {', '.join(map(repr, unknown))}; allowed: those of "
-            "maple_utils/languages.py; add a line there"
+            "maple_utils/languages.csv; add a line there"
         )
     table = scores[SCORES_COLUMNS].astype(_TYPES).reset_index(drop=True)
     fractions = table.loc[table["metric"] != "bits_per_byte", "value"].dropna()
