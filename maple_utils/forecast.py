@@ -6,7 +6,6 @@ adapters'. Activations that are recomputed in the backward pass add 2 N. Models 
 presets are in `forecast.yaml`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import hf_hub_download
+from transformers import AutoConfig
 
 from maple_utils.errors import ParameterError
 
@@ -68,11 +67,11 @@ def shape_of(base_model: str) -> Shape:
     """
     if base_model in TABLES["shapes"]:
         return Shape(**TABLES["shapes"][base_model])
-    folders = (Path(base_model), MINIATURE / base_model.removeprefix("miniature-"))
-    folder = next((f for f in folders if (f / "config.json").is_file()), None)
+    miniature = MINIATURE / base_model.removeprefix("miniature-")
     try:
-        name = "config.json"
-        file = folder / name if folder else hf_hub_download(base_model, name)
+        config = AutoConfig.from_pretrained(
+            miniature if miniature.is_dir() else base_model
+        ).get_text_config()
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"base_model: the sizes of {base_model!r} are not known, for its "
@@ -80,15 +79,14 @@ def shape_of(base_model: str) -> Shape:
             f"{', '.join(TABLES['shapes'])}; check the network, or add a line to "
             f"the shapes in {Path(__file__).stem}.yaml"
         ) from error
-    config = json.loads(Path(file).read_text(encoding="utf-8"))
-    heads = config["num_attention_heads"]
-    width = config.get("head_dim") or config["hidden_size"] // heads
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        inner=config["intermediate_size"],
-        kv=config.get("num_key_value_heads", heads) * width,
-        vocab=config["vocab_size"],
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        kv=width * (getattr(config, "num_key_value_heads", None) or heads),
+        vocab=config.vocab_size,
     )
 
 

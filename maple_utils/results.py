@@ -9,7 +9,7 @@ fractions from 0 to 1, bits per byte apart.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,13 +46,6 @@ def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     table = predictions[PREDICTIONS_COLUMNS].astype(_TYPES)
     with files.atomic(path) as draft:
         table.to_parquet(draft, index=False)
-
-
-def join(parts: Iterable[Path]) -> pd.DataFrame:
-    """Join the predictions tables of several pairs of a task and a language."""
-    tables = [pd.read_parquet(part) for part in parts]
-    kept = [table.dropna(axis="columns", how="all") for table in tables]
-    return pd.concat(kept).reindex(columns=PREDICTIONS_COLUMNS)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:

@@ -69,7 +69,8 @@ def save(
     `heldout` are scores of the held-out rows, if there are any. Returns predictions
     and scores, as they stand in predictions.parquet and scores.parquet.
     """
-    predictions = results.join(part_of(subject, *pair, options) for pair in pairs)
+    parts = (part_of(subject, *pair, options) for pair in pairs)
+    predictions = pd.concat(map(pd.read_parquet, parts))
     scores = results.scores_from_predictions(predictions)
     if heldout is not None:
         scores = results.validate(pd.concat([scores, heldout]))
