@@ -11,13 +11,12 @@ alone are equal.
 """
 
 import re
-import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import regex
 
 from maple_utils.consistency import in_language
 from maple_utils.languages import LANGUAGES
@@ -34,36 +33,26 @@ ARTICLES = {
     "ar": r"\sال^|ال",
 }
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "my", "km", "lo")
+_PUNCTUATION = regex.compile(r"[\p{P}$+<=>^`|~]")
 # Thai, Lao, Burmese, Khmer, kana, Han (with its extensions and compatibility forms)
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U000323af]"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U000323af"
+)
+# Before and after every character of these; a mark stays on its letter.
+_BETWEEN = regex.compile(
+    rf"(?=[[{_UNSPACED}]--\p{{M}}])|(?<=[{_UNSPACED}])(?=\P{{M}})", regex.V1
 )
 
 
 def answer_tokens(text: str, language: str) -> list[str]:
     """Split an answer into the tokens that F1 and exact match compare."""
     base = LANGUAGES[language].base
-    text = without_format(text.lower())
-    text = "".join(c for c in text if not _is_punctuation(c))
+    text = _PUNCTUATION.sub("", without_format(text.lower()))
     text = re.sub(ARTICLES[base], " ", text) if base in ARTICLES else text
-    return (_split_unspaced(text) if base in UNSPACED_LANGUAGES else text).split()
-
-
-def _is_punctuation(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category.startswith("P") or character in string.punctuation
-
-
-def _split_unspaced(text: str) -> str:
-    """Put a blank around every character of an unspaced script, marks kept on it."""
-    parts = [""]
-    for character in text:
-        is_mark = unicodedata.category(character).startswith("M")
-        if not is_mark and (_UNSPACED.match(character) or _UNSPACED.match(parts[-1])):
-            parts.append(" ")
-        parts.append(character)
-    return "".join(parts)
+    if base in UNSPACED_LANGUAGES:
+        text = _BETWEEN.sub(" ", text)
+    return text.split()
 
 
 def f1_and_exact_match(
