@@ -46,7 +46,8 @@ def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
     reaches = wide.xs("reach", axis=1, level=1).reindex(columns=values.columns)
     shown = _text(values, "{:.1f}") + _text(reaches, reach)
     best = values.round(1) == values.round(1).max()
-    shown = shown.rename(columns=_heading).rename_axis(index=None, columns=None)
+    names = {c: style.language_name(c) for c in shown if c != "mean"}
+    shown = shown.rename(columns=names).rename_axis(index=None, columns=None)
     styler = Styler(shown, cell_ids=False)
     bold = np.where(best, "font-weight: bold", "")
     return styler.apply(lambda _: bold, axis=None)
@@ -54,10 +55,6 @@ def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
 
 def _text(numbers: pd.DataFrame, form: str) -> pd.DataFrame:
     return numbers.map(lambda number: "" if pd.isna(number) else form.format(number))
-
-
-def _heading(code: str) -> str:
-    return code if code == "mean" else style.language_name(code)
 
 
 def save(scores: pd.DataFrame, folder: Path) -> list[Path]:
