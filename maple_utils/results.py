@@ -9,9 +9,8 @@ fractions from 0 to 1, bits per byte apart.
 
 import argparse
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
@@ -34,7 +33,6 @@ PREDICTIONS_COLUMNS = [
     *METRICS,
 ]
 _DATA = Path(__file__).parent / "data"  # what the package ships
-_T = TypeVar("_T")
 _TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
 
@@ -130,8 +128,12 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
         language, before and after (bits per byte of held-out responses), and
         tokens_per_word of the base model's tokenizer in the training data.
     """
-    read, problems = _read_records(runs_dir, _heldout)
-    rows = [row for rows in read for row in rows]
+    rows, problems = [], []
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        try:
+            rows += _heldout(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{file}: no record of training ({error})")
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
     columns += ["tokens_per_word"]
     return pd.DataFrame(rows, columns=columns), problems
@@ -143,10 +145,11 @@ def used_parameters(runs_dir: Path) -> dict[str, str]:
     Where the device chose, what it chose. `training_records` names damaged files.
     """
     found: dict[str, set[str]] = {}
-    records, _ = _read_records(runs_dir, lambda r: r["parameters"] | r["plan"])
-    for given in records:
-        for name, value in given.items():
-            found.setdefault(name, set()).add(str(value))
+    for file in Path(runs_dir).glob("*/train.json"):
+        with suppress(OSError, ValueError, KeyError):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            for name, value in (record["parameters"] | record["plan"]).items():
+                found.setdefault(name, set()).add(str(value))
     return {n: ", ".join(sorted(v, key=natural_key)) for n, v in found.items()}
 
 
@@ -158,19 +161,6 @@ def _heldout(record: dict) -> list[dict]:
         about | {"language": code, **bits, "tokens_per_word": tokens[code]}
         for code, bits in record["heldout_bits_per_byte"].items()
     ]
-
-
-def _read_records(
-    runs_dir: Path, read: Callable[[dict], _T]
-) -> tuple[list[_T], list[str]]:
-    """Read every runs_dir/CELL/train.json; a file without what is read is a line."""
-    found, problems = [], []
-    for file in sorted(Path(runs_dir).glob("*/train.json")):
-        try:
-            found.append(read(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{file}: no record of training ({error})")
-    return found, problems
 
 
 def predictions(runs_dir: Path) -> pd.DataFrame:
