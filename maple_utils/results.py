@@ -131,7 +131,7 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     rows, problems = [], []
     for file in sorted(Path(runs_dir).glob("*/train.json")):
         try:
-            rows += _heldout(json.loads(file.read_text(encoding="utf-8")))
+            rows.extend(_heldout(json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{file}: no record of training ({error})")
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
@@ -145,7 +145,7 @@ def used_parameters(runs_dir: Path) -> dict[str, str]:
     Where the device chose, what it chose. `training_records` names damaged files.
     """
     found: dict[str, set[str]] = {}
-    for file in Path(runs_dir).glob("*/train.json"):
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
         with suppress(OSError, ValueError, KeyError):
             record = json.loads(file.read_text(encoding="utf-8"))
             for name, value in (record["parameters"] | record["plan"]).items():
@@ -165,9 +165,7 @@ def _heldout(record: dict) -> list[dict]:
 
 def predictions(runs_dir: Path) -> pd.DataFrame:
     """Return how every example below `runs_dir` was judged, without the answers."""
-    texts = {"prediction", "references", "format_failure"}
-    texts |= {"shots", "context_cut", "cut_off"}
-    columns = [name for name in PREDICTIONS_COLUMNS if name not in texts]
+    columns = [*CELL, "task", "language", "scoring", "example", "cluster", *METRICS]
     files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
     tables = [pd.read_parquet(file, columns=columns) for file in files]
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
