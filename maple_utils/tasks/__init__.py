@@ -193,8 +193,9 @@ def load_task(
         test = [test[place] for place in np.sort(kept)]
     if unanswerable := sum(task.kind == "answer" and not e.references for e in test):
         notes.append(f"{unanswerable} of {len(test)} questions have no answer")
-    told = tuple(notes)
-    return TaskData(task, language, tuple(test), tuple(drawn), told, answers, seed)
+    return TaskData(
+        task, language, tuple(test), tuple(drawn), tuple(notes), answers, seed
+    )
 
 
 def _test_rows(
