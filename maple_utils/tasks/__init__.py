@@ -91,7 +91,7 @@ def check_names(names: Iterable[str]) -> list[str]:
     return names
 
 
-@dataclass(frozen=True, eq=False)  # so that functions of it can be cached
+@dataclass(frozen=True)
 class TaskData:
     """The test examples and the shots of one task in one language.
 
@@ -106,6 +106,9 @@ class TaskData:
     notes: tuple[str, ...]  # what differs from the published data, and what was decided
     answers: tuple[tuple[str, ...], ...] = ()
     seed: int = 0  # that drew the shots
+
+    def __hash__(self) -> int:  # a table of tasks has none, and prompts are cached
+        return hash((self.task.name, self.language, self.seed))
 
 
 def select(
