@@ -22,7 +22,7 @@ import yaml
 
 from maple_utils import results
 from maple_utils.params import CELL, Cell
-from maple_utils.tasks import PAPER_TASKS, TASKS
+from maple_utils.tasks import METRICS, PAPER_TASKS, TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = sorted({code for task in PAPER_TASKS for code in TASKS[task].languages})
@@ -41,7 +41,7 @@ def write_runs(folder: Path) -> int:
                 **cell.asdict(),
                 "task": task,
                 "language": code,
-                "metric": TASKS[task].metrics[0],
+                "metric": METRICS[TASKS[task].kind][0],
             }
             for task in PAPER_TASKS
             for code in LANGUAGES

@@ -1,21 +1,19 @@
-"""What training and evaluation take, before they run: memory in bytes, time in seconds.
+"""What training takes of a device, before it runs: bytes of memory, FLOPs per token.
 
 Training a token through N frozen linear weights and n adapter weights takes 4 N + 6 n
 FLOPs: forward 2 (N + n), backward 2 N for the inputs' gradients and 4 n for the
-adapters'. Activations that are recomputed in the backward pass add 2 N. Reading a token
-takes 2 (N + n). Quantised weights are unpacked once per pass; each step of generation
-reads all weights once. Models, devices and presets are in `forecast.yaml`.
+adapters'. Activations that are recomputed in the backward pass add 2 N. Models and
+presets are in `forecast.yaml`.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import hf_hub_download
+from transformers import AutoConfig
 
 from maple_utils.errors import ParameterError
 
@@ -23,12 +21,6 @@ MINIATURE = Path(__file__).parent / "miniature"
 TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 CONTEXT = 1e9  # bytes that CUDA itself takes
 WASTE = 1.1  # what is lost between tensors; assumed
-# Weights unpacked from 4 bits: QLoRA's steps on an A100 in Qwen's README take about
-# 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
-# or 20 bytes of the device's bandwidth per weight. 8 bits: assumed as 4.
-UNPACK = 20  # bytes of bandwidth per weight and pass
-TOGETHER = 16  # answers that are written at a time; assumed
-DISK = 1e9  # bytes/s at which weights are loaded; assumed
 
 
 @dataclass(frozen=True)
@@ -75,11 +67,11 @@ def shape_of(base_model: str) -> Shape:
     """
     if base_model in TABLES["shapes"]:
         return Shape(**TABLES["shapes"][base_model])
-    folders = (Path(base_model), MINIATURE / base_model.removeprefix("miniature-"))
-    folder = next((f for f in folders if (f / "config.json").is_file()), None)
+    miniature = MINIATURE / base_model.removeprefix("miniature-")
     try:
-        name = "config.json"
-        file = folder / name if folder else hf_hub_download(base_model, name)
+        config = AutoConfig.from_pretrained(
+            miniature if miniature.is_dir() else base_model
+        ).get_text_config()
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"base_model: the sizes of {base_model!r} are not known, for its "
@@ -87,15 +79,14 @@ def shape_of(base_model: str) -> Shape:
             f"{', '.join(TABLES['shapes'])}; check the network, or add a line to "
             f"the shapes in {Path(__file__).stem}.yaml"
         ) from error
-    config = json.loads(Path(file).read_text(encoding="utf-8"))
-    heads = config["num_attention_heads"]
-    width = config.get("head_dim") or config["hidden_size"] // heads
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        inner=config["intermediate_size"],
-        kv=config.get("num_key_value_heads", heads) * width,
-        vocab=config["vocab_size"],
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        kv=width * (getattr(config, "num_key_value_heads", None) or heads),
+        vocab=config.vocab_size,
     )
 
 
@@ -168,121 +159,25 @@ def nearest_fit(
     return next((o for o in loads if training_bytes(shape, o) <= memory), None)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """What a class of devices takes where a parameter leaves it open."""
+def preset(gpu_memory: float) -> dict[str, Any]:
+    """Return the preset of a GPU with so many bytes; of the CPU for 0.
 
-    name: str
-    up_to: float  # bytes of memory
-    rows: int  # per pass, were all of max_length
-    max_length: int
-    optimizer: str
-    gradient_checkpointing: bool
-
-    def load(self, run: Mapping[str, Any], width: int = 2) -> TrainingLoad:
-        """Return the load of 02's parameters, with what they leave open chosen."""
-        chosen = {"always": True, "never": False, "auto": self.gradient_checkpointing}
-        return TrainingLoad(
-            bits=run["bits"],
-            rank=run["rank"],
-            micro_batch=min(run["micro_batch"] or self.rows, run["batch_size"]),
-            max_length=run["max_length"] or self.max_length,
-            gradient_checkpointing=chosen[run["gradient_checkpointing"]],
-            width=width,
-        )
-
-
-def preset(gpu_memory: float) -> Preset:
-    """Return the preset of a GPU with so many bytes; of the CPU for 0."""
-    presets = (Preset(**values) for values in TABLES["presets"])
-    return next(p for p in presets if gpu_memory <= p.up_to)
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a device does per second, and what it holds."""
-
-    name: str
-    train: Mapping[int, float]  # bits -> FLOP/s reached in training
-    read: Mapping[int, float]  # bits -> FLOP/s reached in reading prompts
-    bandwidth: float  # bytes/s of its memory
-    memory: float  # bytes
-    start: float  # seconds of papermill, kernel, imports, small cells
-    source: str
-
-    @property
-    def gpu_memory(self) -> float:
-        """Return the bytes of GPU memory: 0 on a CPU."""
-        return 0 if self.name == "cpu" else self.memory
-
-    def reading(self, shape: Shape, rank: int, bits: int, tokens: float) -> float:
-        """Return the seconds of reading so many tokens; rank 0: without adapter."""
-        weights = shape.linear + shape.head + shape.adapter(rank)
-        return 2 * weights * tokens / self.read[bits]
-
-    def starting(self, shape: Shape) -> float:
-        """Return the seconds of a notebook before its work."""
-        return self.start + stored(shape, 16) / DISK
-
-
-DEVICES = {name: Device(name, **about) for name, about in TABLES["devices"].items()}
-
-
-def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
-    """Return how 02 would train on a device: with what fits, if anything does."""
-    asked = preset(device.gpu_memory).load(run)
-    if run["micro_batch"]:
-        return asked
-    fits = nearest_fit(shape_of(run["base_model"]), asked, device.memory)
-    if fits and (fits.bits, fits.max_length) == (asked.bits, asked.max_length):
-        return fits
-    return replace(asked, micro_batch=1)
-
-
-def training_seconds(
-    run: Mapping[str, Any], rows: Sequence[int], length: float, device: Device
-) -> float:
-    """Return how long 02 takes with its parameters `run`.
-
-    `rows` are those of each language in its data, `length` the tokens of a mean row.
+    It is what a class of devices takes where a parameter leaves it open; what its
+    values mean stands in `forecast.yaml`.
     """
-    shape, bits = shape_of(run["base_model"]), run["bits"]
-    trained = (min(n - run["heldout"], run["train_limit"] or n) for n in rows)
-    steps = sum(trained) * run["epochs"] / run["batch_size"]
-    if run["max_steps"] > 0:
-        steps = min(steps, run["max_steps"])
-    tokens = steps * run["batch_size"] * length
-    load = planned_load(run, device)
-    flops = tokens * shape.flops(run["rank"], load.gradient_checkpointing)
-    full = run["packing"] or not run["micro_batch"]
-    at_once = load.micro_batch * (load.max_length if full else length)
-    passes = 3 * tokens / at_once if bits < 16 else 0
-    unpacking = passes * shape.linear * UNPACK / device.bandwidth
-    every = run["eval_steps"] if run["eval_steps"] < 1 else run["eval_steps"] / steps
-    heldout = (1 + 1 / every) * len(rows) * run["heldout"] * length
-    return (
-        device.starting(shape)
-        + flops / device.train[bits]
-        + unpacking
-        + device.reading(shape, run["rank"], bits, heldout)
+    return next(p for p in TABLES["presets"] if gpu_memory <= p["up_to"])
+
+
+def asked_load(
+    run: Mapping[str, Any], usual: Mapping[str, Any], width: int = 2
+) -> TrainingLoad:
+    """Return the load of 02's parameters; what they leave open is the preset's."""
+    always = {"always": True, "never": False, "auto": usual["gradient_checkpointing"]}
+    return TrainingLoad(
+        bits=run["bits"],
+        rank=run["rank"],
+        micro_batch=min(run["micro_batch"] or usual["rows"], run["batch_size"]),
+        max_length=run["max_length"] or usual["max_length"],
+        gradient_checkpointing=always[run["gradient_checkpointing"]],
+        width=width,
     )
-
-
-def evaluation_seconds(
-    run: Mapping[str, Any],
-    asked: Iterable[tuple[int, float, float]],
-    device: Device,
-) -> float:
-    """Return how long 03 takes with its parameters `run`.
-
-    `asked` has a triple for each task, language and scoring: questions, tokens of one,
-    tokens of an answer where it is written.
-    """
-    shape, bits = shape_of(run["base_model"]), run["bits"]
-    asked = list(asked)
-    read = sum(questions * (tokens + new) for questions, tokens, new in asked)
-    steps = sum(questions * new for questions, _, new in asked) / TOGETHER
-    weights = max(stored(shape, bits), UNPACK * shape.linear if bits < 16 else 0)
-    writing = steps * weights / device.bandwidth
-    reading = device.reading(shape, run["rank"], bits, read)
-    return device.starting(shape) + reading + writing

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and exact match, bits per byte, and how sure they are.
+"""What an answer scores: accuracy, F1 and exact match, ROUGE-L, its language.
 
 F1 and exact match follow MLQA's official evaluation (Lewis et al. 2020): lower case,
 punctuation of all scripts and the language's articles removed, words split at blanks,
@@ -11,14 +11,13 @@ alone are equal.
 """
 
 import re
-import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import regex
 
 from maple_utils.consistency import in_language
 from maple_utils.languages import LANGUAGES
@@ -35,36 +34,26 @@ ARTICLES = {
     "ar": r"\sال^|ال",
 }
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "my", "km", "lo")
+_PUNCTUATION = regex.compile(r"[\p{P}$+<=>^`|~]")
 # Thai, Lao, Burmese, Khmer, kana, Han (with its extensions and compatibility forms)
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U000323af]"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U000323af"
+)
+# Before and after every character of these; a mark stays on its letter.
+_BETWEEN = regex.compile(
+    rf"(?=[[{_UNSPACED}]--\p{{M}}])|(?<=[{_UNSPACED}])(?=\P{{M}})", regex.V1
 )
 
 
 def answer_tokens(text: str, language: str) -> list[str]:
     """Split an answer into the tokens that F1 and exact match compare."""
     base = LANGUAGES[language].base
-    text = without_format(text.lower())
-    text = "".join(c for c in text if not _is_punctuation(c))
+    text = _PUNCTUATION.sub("", without_format(text.lower()))
     text = re.sub(ARTICLES[base], " ", text) if base in ARTICLES else text
-    return (_split_unspaced(text) if base in UNSPACED_LANGUAGES else text).split()
-
-
-def _is_punctuation(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category.startswith("P") or character in string.punctuation
-
-
-def _split_unspaced(text: str) -> str:
-    """Put a blank around every character of an unspaced script, marks kept on it."""
-    parts = [""]
-    for character in text:
-        is_mark = unicodedata.category(character).startswith("M")
-        if not is_mark and (_UNSPACED.match(character) or _UNSPACED.match(parts[-1])):
-            parts.append(" ")
-        parts.append(character)
-    return "".join(parts)
+    if base in UNSPACED_LANGUAGES:
+        text = _BETWEEN.sub(" ", text)
+    return text.split()
 
 
 def f1_and_exact_match(
@@ -149,28 +138,18 @@ def judge_text(
     judged["format_failure"] = failed
     judged["in_language"] = in_language(written, language, example.references)
     if task.kind == "summary":
-        judged["rouge_l"] = rouge_l(text, example.references, language)
-    elif failed and not written:
-        judged |= _answer_scores(task, example, 0.0, 0.0)
-    else:
-        scores = f1_and_exact_match(written, example.references, language)
-        judged |= _answer_scores(task, example, *scores)
+        return judged | {"rouge_l": rouge_l(text, example.references, language)}
+    f1 = exact_match = 0.0
+    if written or not failed:
+        f1, exact_match = f1_and_exact_match(written, example.references, language)
+    judged |= {"f1": f1, "exact_match": exact_match}
+    if task.words == "qa_or_none":
+        # As SQuAD 2's evaluator: HasAns_f1, HasAns_exact, NoAns_f1 (= NoAns_exact).
+        if example.references:
+            judged |= {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
+        else:
+            judged["f1_no_answer"] = f1
     return judged
-
-
-def _answer_scores(
-    task: Task, example: Example, f1: float, exact_match: float
-) -> dict[str, float]:
-    """Name the scores; where a task holds questions without answer, also by kind.
-
-    SQuAD 2's evaluator reports the same: HasAns_f1, HasAns_exact, NoAns_f1 (= _exact).
-    """
-    scores = {"f1": f1, "exact_match": exact_match}
-    if task.words != "qa_or_none":
-        return scores
-    if not example.references:
-        return scores | {"f1_no_answer": f1}
-    return scores | {"f1_has_answer": f1, "exact_match_has_answer": exact_match}
 
 
 def standard_errors(rows: pd.DataFrame, keys: list[str], column: str) -> pd.Series:

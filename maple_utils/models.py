@@ -88,23 +88,6 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
-def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """Return how weights are stored: NF4 (QLoRA) at 4 bits, LLM.int8 at 8, else None.
-
-    `dtype` is what 4-bit weights are unpacked to and computed in.
-    """
-    if bits == 16:
-        return None
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
 def load(
     base_model: str, bits: int, dtype: torch.dtype, attn_implementation: str = "sdpa"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -116,17 +99,24 @@ def load(
     Args:
         base_model: a short name, a hub id or a folder.
         bits: 4, 8 or 16.
-        dtype: to compute in.
+        dtype: to compute in, and what 4-bit weights are unpacked to.
         attn_implementation: a name that transformers knows.
 
     Raises:
         ParameterError: for a name that `source` does not know.
     """
     name = source(base_model)
+    nf4 = BitsAndBytesConfig(  # as in QLoRA
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    int8 = BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8
     model = AutoModelForCausalLM.from_pretrained(
         name,
         dtype=dtype,
-        quantization_config=quantization(bits, dtype),
+        quantization_config={4: nf4, 8: int8, 16: None}[bits],
         attn_implementation=attn_implementation,
         device_map={"": 0} if torch.cuda.is_available() else None,
         use_safetensors=True,

@@ -23,12 +23,12 @@ from maple_utils import files
 from maple_utils.errors import ParameterError
 from maple_utils.languages import check_languages
 
-TYPES: dict[str, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "list": list,
+TYPES: dict[str, tuple[type, str]] = {  # and how an error names them
+    "str": (str, "text"),
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+    "bool": (bool, "True or False"),
+    "list": (list, "a list of names, or names separated by commas"),
 }
 
 
@@ -54,7 +54,7 @@ class Parameter:
             return f"text like {self.pattern}"
         low = _of(self.low, notebook)
         bounds = "" if low is None else f" from {low:g} to {self.high:g}"
-        return _IN_WORDS[self.type] + bounds
+        return TYPES[self.type][1] + bounds
 
     def admits(self, value: Any, notebook: str = "") -> bool:
         """Say whether a value of the right type is allowed."""
@@ -65,15 +65,6 @@ class Parameter:
             or (low is not None and not low <= value <= self.high)
             or (self.pattern and not re.fullmatch(self.pattern, value))
         )
-
-
-_IN_WORDS = {
-    "str": "text",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "True or False",
-    "list": "a list of names, or names separated by commas",
-}
 
 
 def _of(value: Any, notebook: str) -> Any:
@@ -187,7 +178,7 @@ def check_known(name: str) -> None:
 def convert(name: str, value: Any, notebook: str = "") -> Any:
     """Return a parameter's value in its own type, or say what is wrong with it."""
     known = PARAMETERS[name]
-    kind: Any = TYPES[known.type]  # else mypy narrows value to object
+    kind: Any = TYPES[known.type][0]  # else mypy narrows value to object
     if kind is list and isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if kind is float and type(value) is int:

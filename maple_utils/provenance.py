@@ -73,8 +73,8 @@ def code_of(names: Iterable[str]) -> dict[str, str]:
     """Return a digest of the code of each notebook or module, as it is on disk.
 
     `02_train` is a notebook of the workspace, `tasks/prompts` a module of this package,
-    whose code includes the YAML files of its name or folder. The digest of what is not
-    there is "", as of a notebook on Colab.
+    whose code includes the tables (YAML, CSV) of its name or folder. The digest of what
+    is not there is "", as of a notebook on Colab.
     """
     return {name: _digest_of(name) for name in names}
 
@@ -85,7 +85,8 @@ def _digest_of(name: str) -> str:
     if notebook.is_file():
         return _digest([_bare(tree_of(notebook))])
     module = [place.with_suffix(".py"), place / "__init__.py"]
-    tables = [place.with_suffix(".yaml"), *sorted(place.glob("*.yaml"))]
+    tables = [place.with_suffix(end) for end in (".csv", ".yaml")]
+    tables += sorted(place.glob("*.yaml"))
     code = [_bare(ast.parse(_text(file))) for file in module if file.is_file()]
     return _digest([*code, *map(_text, filter(Path.is_file, tables))]) if code else ""
 

@@ -9,9 +9,8 @@ fractions from 0 to 1, bits per byte apart.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
@@ -34,7 +33,7 @@ PREDICTIONS_COLUMNS = [
     *("prediction", "references", "format_failure", "cut_off"),
     *METRICS,
 ]
-_T = TypeVar("_T")
+_DATA = Path(__file__).parent / "data"  # what the package ships
 _TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
 
@@ -46,13 +45,6 @@ def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     table = predictions[PREDICTIONS_COLUMNS].astype(_TYPES)
     with files.atomic(path) as draft:
         table.to_parquet(draft, index=False)
-
-
-def join(parts: Iterable[Path]) -> pd.DataFrame:
-    """Join the predictions tables of several pairs of a task and a language."""
-    tables = [pd.read_parquet(part) for part in parts]
-    kept = [table.dropna(axis="columns", how="all") for table in tables]
-    return pd.concat(kept).reindex(columns=PREDICTIONS_COLUMNS)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -103,7 +95,7 @@ def validate(scores: pd.DataFrame) -> pd.DataFrame:
     if unknown:
         raise ValueError(
             f"language: got {', '.join(map(repr, unknown))}; allowed: those of "
-            "maple_utils/languages.py; add a line there"
+            "maple_utils/languages.csv; add a line there"
         )
     table = scores[SCORES_COLUMNS].astype(_TYPES).reset_index(drop=True)
     fractions = table.loc[table["metric"] != "bits_per_byte", "value"].dropna()
@@ -138,8 +130,12 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
         tokens_per_word of the base model's tokenizer in the training data, and tokens
         (read in training, all languages together).
     """
-    read, problems = _read_records(runs_dir, _heldout)
-    rows = [row for rows in read for row in rows]
+    rows, problems = [], []
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        try:
+            rows.extend(_heldout(json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{file}: no record of training ({error})")
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
     columns += ["tokens_per_word", "tokens"]
     return pd.DataFrame(rows, columns=columns), problems
@@ -151,10 +147,11 @@ def used_parameters(runs_dir: Path) -> dict[str, str]:
     Where the device chose, what it chose. `training_records` names damaged files.
     """
     found: dict[str, set[str]] = {}
-    records, _ = _read_records(runs_dir, lambda r: r["parameters"] | r["plan"])
-    for given in records:
-        for name, value in given.items():
-            found.setdefault(name, set()).add(str(value))
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        with suppress(OSError, ValueError, KeyError):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            for name, value in (record["parameters"] | record["plan"]).items():
+                found.setdefault(name, set()).add(str(value))
     return {n: ", ".join(sorted(v, key=natural_key)) for n, v in found.items()}
 
 
@@ -169,24 +166,9 @@ def _heldout(record: dict) -> list[dict]:
     ]
 
 
-def _read_records(
-    runs_dir: Path, read: Callable[[dict], _T]
-) -> tuple[list[_T], list[str]]:
-    """Read every runs_dir/CELL/train.json; a file without what is read is a line."""
-    found, problems = [], []
-    for file in sorted(Path(runs_dir).glob("*/train.json")):
-        try:
-            found.append(read(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{file}: no record of training ({error})")
-    return found, problems
-
-
 def predictions(runs_dir: Path) -> pd.DataFrame:
     """Return how every example below `runs_dir` was judged, without the answers."""
-    texts = {"prediction", "references", "format_failure"}
-    texts |= {"shots", "context_cut", "cut_off"}
-    columns = [name for name in PREDICTIONS_COLUMNS if name not in texts]
+    columns = [*CELL, "task", "language", "scoring", "example", "cluster", *METRICS]
     files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
     tables = [pd.read_parquet(file, columns=columns) for file in files]
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
@@ -194,19 +176,12 @@ def predictions(runs_dir: Path) -> pd.DataFrame:
 
 def shipped() -> pd.DataFrame:
     """Return the results table that ships with the package: the miniature grid."""
-    return validate(_shipped("miniature_scores.parquet"))
+    return validate(pd.read_parquet(_DATA / "miniature_scores.parquet"))
 
 
 def shipped_training() -> pd.DataFrame:
     """Return what `training_records` says of the runs of `shipped`."""
-    return _shipped("miniature_training.parquet")
-
-
-def _shipped(name: str) -> pd.DataFrame:
-    file = Path(__file__).parent / "data" / name
-    if not file.is_file():
-        raise FileNotFoundError(f"{name}: the package ships no such table")
-    return pd.read_parquet(file)
+    return pd.read_parquet(_DATA / "miniature_training.parquet")
 
 
 def main_metrics(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,10 @@
 """Tables as an appendix has them: runs by languages, intervals, the best in bold."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -34,13 +36,8 @@ def by_task(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         wide["mean", "value"] = wide.xs("value", axis=1, level=1).mean(
             axis=1, skipna=False
         )
-        order = [
-            (c, kind) for c in style.by_resource(part["language"]) for kind in _KINDS
-        ]
+        order = product(style.by_resource(part["language"]), ("value", "reach"))
         yield task, wide[[*order, ("mean", "value")]]
-
-
-_KINDS = ("value", "reach")
 
 
 def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
@@ -49,21 +46,15 @@ def styled(wide: pd.DataFrame, reach: str = " ± {:.1f}") -> Styler:
     reaches = wide.xs("reach", axis=1, level=1).reindex(columns=values.columns)
     shown = _text(values, "{:.1f}") + _text(reaches, reach)
     best = values.round(1) == values.round(1).max()
-    shown = shown.rename(columns=_heading).rename_axis(index=None, columns=None)
+    names = {c: style.language_name(c) for c in shown if c != "mean"}
+    shown = shown.rename(columns=names).rename_axis(index=None, columns=None)
     styler = Styler(shown, cell_ids=False)
-    return styler.apply(lambda _: best.map(_bold).to_numpy(), axis=None)
+    bold = np.where(best, "font-weight: bold", "")
+    return styler.apply(lambda _: bold, axis=None)
 
 
 def _text(numbers: pd.DataFrame, form: str) -> pd.DataFrame:
     return numbers.map(lambda number: "" if pd.isna(number) else form.format(number))
-
-
-def _bold(is_best: bool) -> str:
-    return "font-weight: bold" if is_best else ""
-
-
-def _heading(code: str) -> str:
-    return code if code == "mean" else style.language_name(code)
 
 
 def save(scores: pd.DataFrame, folder: Path) -> list[Path]:

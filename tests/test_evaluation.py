@@ -48,7 +48,8 @@ def test_a_choice_is_ranked_and_written(llama):
 
 
 def test_the_table_agrees_with_log_likelihoods_by_hand(llama):
-    prompts = evaluation.ask(*llama, "xcopa", "en", 0, "likelihood", options())
+    data = evaluation.load("xcopa", "en", 0, options())
+    prompts = evaluation.ask(*llama, data, "likelihood", options())
     table = evaluation.evaluate(
         *llama, BASE, "xcopa", "en", options(scoring="likelihood")
     )
@@ -136,17 +137,21 @@ def test_room_for_answers_follows_the_tokenizer(llama, tmp_path):
     write_xquad(tmp_path, "th", [rare] * 40)
     given = options(hub_root=str(tmp_path), shots=0)
     needed = len(tokenizer(f" {rare}", add_special_tokens=False)["input_ids"])
-    asking = (model, tokenizer, "xquad", "th", 0)
-    room = evaluation.new_tokens(*asking, given)
+
+    def room_of(given: Options) -> int:
+        data = evaluation.load("xquad", "th", 0, given)
+        return evaluation.new_tokens(model, tokenizer, data, given)
+
+    room = room_of(given)
     assert needed > 32  # the task's own number, which today's answers were cut at
     assert needed < room <= 1.5 * needed + 2
     fixed = options(hub_root=str(tmp_path), max_new_tokens=7)
-    assert evaluation.new_tokens(*asking, fixed) == 7
+    assert room_of(fixed) == 7
     few = options(hub_root=str(tmp_path), shots=0, test_limit=1)
-    assert evaluation.new_tokens(*asking, few) == room
+    assert room_of(few) == room
     endless = options(hub_root=str(tmp_path), max_new_tokens=10_000)
     positions = model.config.max_position_embeddings
-    assert evaluation.new_tokens(*asking, endless) == positions // 2
+    assert room_of(endless) == positions // 2
 
 
 def test_answers_that_end_at_the_limit_are_counted(llama):
@@ -173,8 +178,8 @@ def test_the_true_tokenizers_cut_no_right_answers(
     tokenizer = models.load_tokenizer(str(tmp_path))
     given = Options(hub_root=str(shared_hub), shots=0, allow_other_counts=True)
     for code in available(TASKS[task], shared_hub):
-        room = evaluation.new_tokens(llama[0], tokenizer, task, code, 0, given)
         data = evaluation.load(task, code, 0, given)
+        room = evaluation.new_tokens(llama[0], tokenizer, data, given)
         shortest = [
             min(
                 len(tokenizer(f" {text}", add_special_tokens=False)["input_ids"])

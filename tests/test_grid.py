@@ -267,7 +267,7 @@ def test_a_7b_model_fits_a_t4_at_four_bits_only():
     table = estimate.table(cells, settings, ["t4", "a100"], price=2.0)
     assert table.loc["a100", "too large"] == 0
     name = "llama-2-7b_bactrian-x-22_r8_{}bit"
-    device = forecast.DEVICES["t4"]
+    device = estimate.DEVICES["t4"]
     need = {
         bits: estimate.memory(cells[name.format(bits)], settings, device)
         for bits in (4, 8, 16)
@@ -280,7 +280,7 @@ def test_a_7b_model_fits_a_t4_at_four_bits_only():
 
 def test_twice_the_rows_take_twice_the_time():
     cell = cells_of("paper")["mistral-7b_multialpaca_r64_4bit"]
-    device = forecast.DEVICES["a100"]
+    device = estimate.DEVICES["a100"]
     start = estimate.train_seconds(cell, {"max_steps": 1}, device)
     some = [
         estimate.train_seconds(cell, settings_of("paper") | grid.limits(rows), device)
@@ -295,7 +295,7 @@ MEASURED = pd.read_csv(ROOT / "benchmarks" / "grid_cells.csv")
 def test_the_estimate_is_within_a_quarter_of_every_measured_cell():
     cells, settings = cells_of("miniature"), settings_of("miniature")
     take = {"train": estimate.train_seconds, "evaluate": estimate.evaluate_seconds}
-    cpu = forecast.DEVICES["cpu"]
+    cpu = estimate.DEVICES["cpu"]
     seconds = [
         take[r.stage](cells[r.cell], settings, cpu) for r in MEASURED.itertuples()
     ]
@@ -309,6 +309,6 @@ def test_what_is_asked_of_a_scheduler_leaves_room():
     cells, settings = cells_of("paper"), settings_of("paper")
     cell = cells["llama-2-7b_multialpaca_r8_4bit"]
     asked = estimate.request("train", cell, settings, "a100")
-    seconds = estimate.train_seconds(cell, settings, forecast.DEVICES["a100"])
+    seconds = estimate.train_seconds(cell, settings, estimate.DEVICES["a100"])
     assert asked["runtime"] * 60 == pytest.approx(2 * seconds, rel=0.01)
     assert 14_000 < asked["mem_mb"] < 20_000

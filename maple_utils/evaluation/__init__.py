@@ -25,22 +25,3 @@ from maple_utils.evaluation.subjects import (
     part_of,
     subjects,
 )
-
-__all__ = [
-    "Options",
-    "Subject",
-    "ask",
-    "evaluate",
-    "evaluate_pair",
-    "fewest_resources",
-    "finish",
-    "heldout_scores",
-    "is_done",
-    "load",
-    "loading",
-    "new_tokens",
-    "notes",
-    "part_of",
-    "save",
-    "subjects",
-]

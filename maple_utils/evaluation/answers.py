@@ -23,9 +23,6 @@ from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
 FITTING = 0.995  # share of the right answers that fit before ...
 SLACK = 1.5  # ... this much more room is given: a right answer may have more words
 
-# What is asked of whom: model, tokenizer, task, language, seed.
-Asking = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, int]
-
 
 @dataclass(frozen=True)
 class Options:
@@ -50,11 +47,6 @@ class Options:
         if values["hub_root"] == "miniature":  # its tests are nobody's published ones
             values["allow_other_counts"] = True
         return cls(**values | {"hub_root": miniature.hub_root(values["hub_root"])})
-
-    @property
-    def budget(self) -> int | None:
-        """Return the tokens per forward pass, None where the device chooses."""
-        return self.token_budget or None
 
     def scorings(self, task: Task) -> list[str]:
         """Return how a task is scored: choices as `scoring` says, others generated."""
@@ -82,9 +74,7 @@ def load(task: str, language: str, seed: int, options: Options) -> TaskData:
 def new_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: str,
-    language: str,
-    seed: int,
+    data: TaskData,
     options: Options,
 ) -> int:
     """Return how many tokens a written answer may take: so many that right ones fit.
@@ -97,7 +87,6 @@ def new_tokens(
     """
     wanted = options.max_new_tokens
     if not wanted:
-        data = load(task, language, seed, options)
         lengths = [_shortest(tokenizer, right) for right in data.answers if right]
         needed = np.quantile(lengths or [0], FITTING, method="higher")
         wanted = max(data.task.max_new_tokens, math.ceil(SLACK * needed) + 1)
@@ -142,9 +131,7 @@ def fewest_resources(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
 def ask(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: str,
-    language: str,
-    seed: int,
+    data: TaskData,
     scoring: str,
     options: Options,
 ) -> list[Prompt]:
@@ -153,16 +140,18 @@ def ask(
     A prompt that is too long for the model loses its shots one by one, or with
     `equal_shots` as many as the task's longest prompt in any language.
     """
-    data = load(task, language, seed, options)
     shots = data.shots
     if options.equal_shots:
-        most = _equal_shots(model, tokenizer, task, seed, scoring, options)
-        shots = shots[:most]
+        about = (data.task.name, data.seed, scoring, options)
+        shots = shots[: _equal_shots(model, tokenizer, *about)]
     form = form_of(data, scoring, options.prompt_template, options.prompt_language)
     positions = _positions(model)
     if scoring == "generate":
-        positions -= new_tokens(model, tokenizer, task, language, seed, options)
-    count = partial(_count, tokenizer)
+        positions -= new_tokens(model, tokenizer, data, options)
+
+    def count(text: str) -> int:
+        return len(tokenizer(text)["input_ids"])
+
     return [fit(form, example, shots, count, positions) for example in data.test]
 
 
@@ -177,15 +166,10 @@ def _equal_shots(
 ) -> int:
     """Return the largest number of shots that fits in every language of a task."""
     alone = replace(options, equal_shots=False)
-    return min(
-        prompt.shots
-        for code in available(TASKS[task], options.hub_root)
-        for prompt in ask(model, tokenizer, task, code, seed, scoring, alone)
-    )
-
-
-def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    return len(tokenizer(text)["input_ids"])
+    codes = available(TASKS[task], options.hub_root)
+    tests = (load(task, code, seed, alone) for code in codes)
+    asked = (ask(model, tokenizer, data, scoring, alone) for data in tests)
+    return min(prompt.shots for prompts in asked for prompt in prompts)
 
 
 def evaluate(
@@ -215,15 +199,14 @@ def evaluate(
         ParameterError: as `load_task` and `scoring` do.
     """
     tables = []
-    asking = (model, tokenizer, task, language, cell.seed)
     data = load(task, language, cell.seed, options)
     for scoring in options.scorings(data.task):
-        prompts = ask(*asking, scoring, options)
+        prompts = ask(model, tokenizer, data, scoring, options)
         total = sum(len(prompt.continuations) or 1 for prompt in prompts)
         name = f"{task} {language} {scoring}"
+        answer = {"likelihood": _rank, "generate": _write}[scoring]
         with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
-            answer = {"likelihood": _rank, "generate": _write}[scoring]
-            judged = answer(asking, prompts, options, bar.update)
+            judged = answer(model, tokenizer, data, prompts, options, bar.update)
         asked = zip(data.test, prompts, judged, strict=True)
         rows = [
             {
@@ -242,7 +225,9 @@ def evaluate(
 
 
 def _rank(
-    asking: Asking,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TaskData,
     prompts: Sequence[Prompt],
     options: Options,
     progress: Callable[[int], object],
@@ -250,30 +235,29 @@ def _rank(
     """Rank each example's options by likelihood; return `metrics.judge_ranking`'s."""
     requests = [(prompt.text, list(prompt.continuations)) for prompt in prompts]
     alone = [("", list(prompt.continuations)) for prompt in prompts]
-    model, tokenizer, *where = asking
-    score = partial(loglikelihoods, model, tokenizer, token_budget=options.budget)
+    budget = options.token_budget or None
+    score = partial(loglikelihoods, model, tokenizer, token_budget=budget)
     nats = score(requests, progress=progress)
     unconditional = score(alone)
-    examples = load(*where, options).test
-    given = zip(examples, nats, unconditional, strict=True)
+    given = zip(data.test, nats, unconditional, strict=True)
     return [metrics.judge_ranking(*each) | {"cut_off": False} for each in given]
 
 
 def _write(
-    asking: Asking,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TaskData,
     prompts: Sequence[Prompt],
     options: Options,
     progress: Callable[[int], object],
 ) -> list[dict[str, Any]]:
     """Let the model write each answer, up to a line end; return `judge_text`'s."""
-    model, tokenizer, *where = asking
-    data = load(*where, options)
     written = generate(
         model,
         tokenizer,
         [prompt.text for prompt in prompts],
-        max_new_tokens=new_tokens(*asking, options),
-        token_budget=options.budget,
+        max_new_tokens=new_tokens(model, tokenizer, data, options),
+        token_budget=options.token_budget or None,
         progress=progress,
     )
     no_answer = wording(data.task, data.language, options.prompt_language)["none"]

@@ -10,7 +10,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils import files, instructions, models, provenance, results, tasks
-from maple_utils.evaluation.answers import Options, new_tokens
+from maple_utils.evaluation.answers import Options, load, new_tokens
 from maple_utils.evaluation.subjects import Subject, part_of, parts_folder
 from maple_utils.params import workspace
 from maple_utils.scoring.heldout import bits_per_byte, heldout_bits
@@ -39,7 +39,7 @@ def heldout_scores(
         workspace_dir=workspace(),
     )
     with models.switched_to(model, subject.key):
-        bits = heldout_bits(model, tokenizer, rows, options.budget)
+        bits = heldout_bits(model, tokenizer, rows, options.token_budget or None)
     scores = []
     for language, part in bits.groupby("language"):
         value, stderr = bits_per_byte(part["nats"], part["bytes"])
@@ -69,7 +69,8 @@ def save(
     `heldout` are scores of the held-out rows, if there are any. Returns predictions
     and scores, as they stand in predictions.parquet and scores.parquet.
     """
-    predictions = results.join(part_of(subject, *pair, options) for pair in pairs)
+    parts = (part_of(subject, *pair, options) for pair in pairs)
+    predictions = pd.concat(map(pd.read_parquet, parts))
     scores = results.scores_from_predictions(predictions)
     if heldout is not None:
         scores = results.validate(pd.concat([scores, heldout]))
@@ -107,28 +108,26 @@ def finish(
     answers (`new_tokens`), the revisions of the data, the mean number of shots that
     fitted and the contexts that were cut. Returns what was written.
     """
+    words: dict[str, Any] = {}
+    rooms: dict[str, int] = {}
+    versions: dict[str, Any] = {}
     pairs = predictions[["task", "language"]].drop_duplicates()
-    written = predictions[predictions["scoring"] == "generate"]
-    rooms = written[["task", "language"]].drop_duplicates().itertuples(index=False)
-    own, seed = options.prompt_language == "own", subject.cell.seed
-    spoken = {(t, code if own else "en") for t, code in pairs.itertuples(index=False)}
-    words = {
-        f"{task} {code}": wording(tasks.TASKS[task], code, options.prompt_language)
-        for task, code in sorted(spoken)
-    }
+    for name, language in pairs.itertuples(index=False):
+        task = tasks.TASKS[name]
+        spoken = language if options.prompt_language == "own" else "en"
+        words[f"{name} {spoken}"] = wording(task, language, options.prompt_language)
+        if "generate" in options.scorings(task):
+            data = load(name, language, subject.cell.seed, options)
+            room = new_tokens(model, tokenizer, data, options)
+            rooms[f"{name} {language}"] = room
+        versions[name] = versions_of(task, options.hub_root)
     whole = {
         **record,
         **provenance.environment("03_evaluate", models.device_name()),
         "subject": {**subject.cell.asdict(), "adapter": str(subject.adapter or "")},
         "words": words,
-        "new_tokens": {
-            f"{task} {code}": new_tokens(model, tokenizer, task, code, seed, options)
-            for task, code in rooms
-        },
-        "data": {
-            name: versions_of(tasks.TASKS[name], options.hub_root)
-            for name in pairs["task"].unique()
-        },
+        "new_tokens": rooms,
+        "data": versions,
         "base_model_revision": models.base_revision(subject.cell.base_model),
         "mean_shots": float(predictions["shots"].mean()),
         "contexts_cut": int(predictions["context_cut"].sum()),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils import models, results, tasks
+from maple_utils import models, provenance, results
 from maple_utils.errors import ParameterError
 from maple_utils.evaluation.answers import Options, evaluate
 from maple_utils.params import Cell, output_folder
@@ -91,13 +91,12 @@ def loading(everyone: Sequence[Subject]) -> dict[str, Any]:
     Raises:
         ParameterError: where the adapters were trained with different ones.
     """
-    own = (str(models.compute_dtype()).removeprefix("torch."), "sdpa")
+    own = str(models.compute_dtype()).removeprefix("torch."), "sdpa"
     plans = [s.record.get("plan", {}) for s in everyone if s.adapter]
     if not torch.cuda.is_available():
         plans = [plan for plan in plans if plan.get("preset") == "CPU"]
-    names = ("dtype", "attn_implementation")
     found = {
-        tuple(plan.get(name) or usual for name, usual in zip(names, own, strict=True))
+        (plan.get("dtype", own[0]), plan.get("attn_implementation", own[1]))
         for plan in plans
     }
     if len(found) > 1:
@@ -121,24 +120,23 @@ def parts_folder(subject: Subject, options: Options) -> Path:
     and every option that changes an answer: a run that was killed resumes from its
     own, and another run starts over.
     """
-    digest = hashlib.sha256()
     settings = {k: str(v) for k, v in vars(options).items() if k != "token_budget"}
     source = models.source(subject.cell.base_model)
     about = [source, subject.cell.bits, subject.cell.seed, settings]
-    digest.update(json.dumps(about, sort_keys=True).encode())
-    read = [Path(tasks.__file__).with_name(n) for n in ("tasks.yaml", "prompts.yaml")]
+    about.append(provenance.code_of(["tasks"]))  # with its tables
     if subject.adapter:
         names = ("adapter_config.json", "adapter_model.safetensors")
-        read += [subject.adapter / name for name in names]
-    for file in read:
-        digest.update(_digest(file, file.stat().st_mtime_ns))
-    return subject.output / f".parts-{digest.hexdigest()[:12]}"
+        files = [subject.adapter / name for name in names]
+        about += [_digest(file, file.stat().st_mtime_ns) for file in files]
+    text = json.dumps(about, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return subject.output / f".parts-{digest}"
 
 
 @cache
-def _digest(file: Path, changed: int) -> bytes:
+def _digest(file: Path, changed: int) -> str:
     with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def is_done(part: Path) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from maple_utils import grid
 from maple_utils.errors import ParameterError
-from maple_utils.forecast import DEVICES
 from maple_utils.grid import estimate, status
+from maple_utils.grid.estimate import DEVICES
 from maple_utils.params import workspace
 
 

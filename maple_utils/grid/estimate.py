@@ -1,24 +1,27 @@
 """What a grid costs, before it runs: a table for a person, a request for a scheduler.
 
 How much a cell reads and writes follows from the tables of tasks, of published and of
-the miniature's data; how long that takes, and in how much memory, from `forecast`.
+the miniature's data; in how much memory, from `forecast`; how long that takes, from the
+devices in `forecast.yaml`. Reading a token takes 2 FLOPs per weight. Quantised weights
+are unpacked once per pass; each step of generation reads all weights once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from maple_utils.forecast import (
-    DEVICES,
     TABLES,
-    Device,
-    evaluation_seconds,
-    planned_load,
+    Shape,
+    TrainingLoad,
+    asked_load,
+    nearest_fit,
+    preset,
     shape_of,
     stored,
     training_bytes,
-    training_seconds,
 )
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.miniature.hub import DATASETS, INSTRUCTION_SETS
@@ -30,6 +33,42 @@ OWN_ROWS = 10_000  # in each language of data of one's own; assumed
 OWN_TOKENS = 450  # of a row of them; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages
 MINIATURE_TOKENS = 85  # of a mean question there, by its tokenizers
+# Weights unpacked from 4 bits: QLoRA's steps on an A100 in Qwen's README take about
+# 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
+# or 20 bytes of the device's bandwidth per weight. 8 bits: assumed as 4.
+UNPACK = 20  # bytes of bandwidth per weight and pass
+TOGETHER = 16  # answers that are written at a time; assumed
+DISK = 1e9  # bytes/s at which weights are loaded; assumed
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device does per second, and what it holds."""
+
+    name: str
+    train: Mapping[int, float]  # bits -> FLOP/s reached in training
+    read: Mapping[int, float]  # bits -> FLOP/s reached in reading prompts
+    bandwidth: float  # bytes/s of its memory
+    memory: float  # bytes
+    start: float  # seconds of papermill, kernel, imports, small cells
+    source: str
+
+    @property
+    def gpu_memory(self) -> float:
+        """Return the bytes of GPU memory: 0 on a CPU."""
+        return 0 if self.name == "cpu" else self.memory
+
+    def reading(self, shape: Shape, rank: int, bits: int, tokens: float) -> float:
+        """Return the seconds of reading so many tokens; rank 0: without adapter."""
+        weights = shape.linear + shape.head + shape.adapter(rank)
+        return 2 * weights * tokens / self.read[bits]
+
+    def starting(self, shape: Shape) -> float:
+        """Return the seconds of a notebook before its work."""
+        return self.start + stored(shape, 16) / DISK
+
+
+DEVICES = {name: Device(name, **about) for name, about in TABLES["devices"].items()}
 
 
 def instruction_rows(run: dict[str, Any]) -> list[int]:
@@ -70,30 +109,62 @@ def questions(run: dict[str, Any]) -> Iterator[tuple[int, float, float]]:
             yield rows, read, WRITTEN * (run["max_new_tokens"] or task.max_new_tokens)
 
 
+def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
+    """Return how 02 would train on a device: with what fits, if anything does."""
+    asked = asked_load(run, preset(device.gpu_memory))
+    if run["micro_batch"]:
+        return asked
+    fits = nearest_fit(shape_of(run["base_model"]), asked, device.memory)
+    if fits and (fits.bits, fits.max_length) == (asked.bits, asked.max_length):
+        return fits
+    return replace(asked, micro_batch=1)
+
+
 def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return how long notebook 02 takes for a cell; 0 for a base model."""
     if cell.is_base:
         return 0
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
+    shape, rows = shape_of(cell.base_model), instruction_rows(run)
     length = TABLES["pair_tokens"].get(cell.instruction_data, OWN_TOKENS)
-    return training_seconds(run, instruction_rows(run), length, device)
+    trained = (min(n - run["heldout"], run["train_limit"] or n) for n in rows)
+    steps = sum(trained) * run["epochs"] / run["batch_size"]
+    if run["max_steps"] > 0:
+        steps = min(steps, run["max_steps"])
+    tokens = steps * run["batch_size"] * length
+    load = planned_load(run, device)
+    flops = tokens * shape.flops(cell.rank, load.gradient_checkpointing)
+    full = run["packing"] or not run["micro_batch"]
+    at_once = load.micro_batch * (load.max_length if full else length)
+    passes = 3 * tokens / at_once if cell.bits < 16 else 0
+    unpacking = passes * shape.linear * UNPACK / device.bandwidth
+    every = run["eval_steps"] if run["eval_steps"] < 1 else run["eval_steps"] / steps
+    heldout = (1 + 1 / every) * len(rows) * run["heldout"] * length
+    return (
+        device.starting(shape)
+        + flops / device.train[cell.bits]
+        + unpacking
+        + device.reading(shape, cell.rank, cell.bits, heldout)
+    )
 
 
 def evaluate_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return how long notebook 03 takes for a cell."""
-    run = NOTEBOOKS["03_evaluate"] | settings | cell.asdict()
-    return evaluation_seconds(run, questions(run), device)
+    shape, bits = shape_of(cell.base_model), cell.bits
+    asked = list(questions(NOTEBOOKS["03_evaluate"] | settings | cell.asdict()))
+    read = sum(number * (tokens + new) for number, tokens, new in asked)
+    steps = sum(number * new for number, _, new in asked) / TOGETHER
+    weights = max(stored(shape, bits), UNPACK * shape.linear if bits < 16 else 0)
+    writing = steps * weights / device.bandwidth
+    return (
+        device.starting(shape) + device.reading(shape, cell.rank, bits, read) + writing
+    )
 
 
 def memory(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return the bytes of the device's memory that training takes."""
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
     return training_bytes(shape_of(cell.base_model), planned_load(run, device))
-
-
-def disk(cell: Cell) -> float:
-    """Return the bytes that a cell leaves: a float32 adapter, notebooks, tables."""
-    return 4 * shape_of(cell.base_model).adapter(cell.rank) + 3e6
 
 
 def table(
@@ -111,7 +182,8 @@ def table(
                 "train": train_seconds(cell, settings, device) / 3600,
                 "evaluate": evaluate_seconds(cell, settings, device) / 3600,
                 "memory": memory(cell, settings, device),
-                "disk": disk(cell),
+                # A float32 adapter, notebooks and tables.
+                "disk": 4 * shape_of(cell.base_model).adapter(cell.rank) + 3e6,
             }
             for cell in cells.values()
         )

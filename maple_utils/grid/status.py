@@ -1,7 +1,9 @@
 """What has run: the files of each cell's folder say it, whoever ran the notebooks."""
 
 import json
+import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +107,5 @@ def report(rows: pd.DataFrame) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Write seconds as h:mm:ss; nothing for NaN."""
-    if seconds != seconds:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    """Write seconds as h:mm:ss, after the days if there are any; nothing for NaN."""
+    return "" if math.isnan(seconds) else str(timedelta(seconds=round(seconds)))

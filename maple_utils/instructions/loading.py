@@ -131,7 +131,7 @@ def _present(
         if strange := sorted(set(available) - set(LANGUAGES)):
             raise ParameterError(
                 f"languages: got none for instruction_data {name!r}, which has "
-                f"{', '.join(strange)}; allowed: codes that maple_utils/languages.py "
+                f"{', '.join(strange)}; allowed: codes that maple_utils/languages.csv "
                 "knows; add a line there, or name the languages to train on"
             )
         return sorted(available)

@@ -49,11 +49,6 @@ class Task:
     question_tokens: int = 500  # of a mean question, to forecast time
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Return the names of this task's metrics."""
-        return METRICS[self.kind]
-
-    @property
     def sources(self) -> tuple[Source, ...]:
         """Return every place that its rows or its shots may be read from."""
         others = (*self.other_sources.values(), *self.other_shots.values())
@@ -62,12 +57,6 @@ class Task:
     def source_of(self, language: str) -> Source:
         """Return where this language's rows are."""
         return self.other_sources.get(language, self.source)
-
-
-def read_table(path: Path) -> dict[str, Task]:
-    """Read a table of tasks; `tasks.yaml` says what its fields mean."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {name: _read_task(name, dict(block)) for name, block in table.items()}
 
 
 def _read_task(name: str, block: dict[str, Any]) -> Task:
@@ -84,7 +73,10 @@ def _read_task(name: str, block: dict[str, Any]) -> Task:
     )
 
 
-TASKS = read_table(Path(__file__).with_name("tasks.yaml"))
+_TABLE = Path(__file__).with_name("tasks.yaml").read_text(encoding="utf-8")
+TASKS = {
+    name: _read_task(name, block) for name, block in yaml.safe_load(_TABLE).items()
+}
 PAPER_TASKS = tuple(TASKS)[:6]  # the other four are offered, and off by default
 
 
@@ -113,6 +105,10 @@ class TaskData:
     shots: tuple[Example, ...]
     notes: tuple[str, ...]  # what differs from the published data, and what was decided
     answers: tuple[tuple[str, ...], ...] = ()
+    seed: int = 0  # that drew the shots
+
+    def __hash__(self) -> int:  # a table of tasks has none, and prompts are cached
+        return hash((self.task.name, self.language, self.seed))
 
 
 def select(
@@ -200,7 +196,9 @@ def load_task(
         test = [test[place] for place in np.sort(kept)]
     if unanswerable := sum(task.kind == "answer" and not e.references for e in test):
         notes.append(f"{unanswerable} of {len(test)} questions have no answer")
-    return TaskData(task, language, tuple(test), tuple(drawn), tuple(notes), answers)
+    return TaskData(
+        task, language, tuple(test), tuple(drawn), tuple(notes), answers, seed
+    )
 
 
 def _test_rows(

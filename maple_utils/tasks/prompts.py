@@ -68,11 +68,6 @@ class Form:
         """Say whether the prompt lists the options with their labels."""
         return self.scoring == "generate" and bool(self.task.labels)
 
-    @property
-    def separator(self) -> str:
-        """Return what stands between a prompt and the answer."""
-        return " " if self.template == "plain" else ""
-
 
 def form_of(
     data: TaskData, scoring: str, template: str = "plain", prompt_language: str = "en"
@@ -91,22 +86,16 @@ def instruction(form: Form) -> str:
 
 
 def item(form: Form, example: Example) -> str:
-    """Return one example without its answer."""
+    """Return one example without its answer, with its options where they are listed."""
     asks = form.words.get("asks", {})
     text = form.words["item"].format(
         context=one_line(example.context),
         question=asks.get(example.question, one_line(example.question)),
     )
-    lines = [text, *listed(form, example)]
-    return "\n".join(lines)
-
-
-def listed(form: Form, example: Example) -> list[str]:
-    """Return the lines "1: ..." of the options, none where they are not listed."""
-    if not form.is_listed:
-        return []
-    pairs = zip(form.task.labels, example.options, strict=True)
-    return [f"{label}: {one_line(option)}" for label, option in pairs]
+    if form.is_listed:
+        for label, option in zip(form.task.labels, example.options, strict=True):
+            text += f"\n{label}: {one_line(option)}"
+    return text
 
 
 def answer(form: Form, example: Example) -> str:
@@ -125,21 +114,19 @@ def one_line(text: str) -> str:
 
 def build(form: Form, example: Example, shots: Sequence[Example]) -> Prompt:
     """Return the prompt of one example, with all the given shots."""
+    told, cue = instruction(form), form.words["cue"]
     if form.template == "plain":
-        cue = form.words["cue"]
-        blocks = [f"{item(form, shot)}\n{cue} {answer(form, shot)}" for shot in shots]
-        text = "\n\n".join(
-            [instruction(form), *blocks, f"{item(form, example)}\n{cue}"]
-        )
+        blank = " "  # between the cue and an answer
+        asked = [f"{item(form, each)}\n{cue}" for each in (*shots, example)]
+        start = told + "\n\n"
     else:
-        told = instruction(form)
-        blocks = [
-            prompt_text(told, item(form, shot)) + answer(form, shot) + "\n\n"
-            for shot in shots
-        ]
-        text = "".join(blocks) + prompt_text(told, item(form, example))
+        blank = start = ""
+        asked = [prompt_text(told, item(form, each)) for each in (*shots, example)]
+    for place, shot in enumerate(shots):
+        asked[place] += blank + answer(form, shot)
     ranked = example.options if form.scoring == "likelihood" else ()
-    continuations = tuple(form.separator + one_line(option) for option in ranked)
+    continuations = tuple(blank + one_line(option) for option in ranked)
+    text = start + "\n\n".join(asked)
     return Prompt(text, continuations, len(shots))
 
 

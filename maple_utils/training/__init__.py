@@ -17,29 +17,8 @@ from pyarrow.compute import list_value_length
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import is_flash_attn_2_available
 
-from maple_utils import models
+from maple_utils import forecast, models
 from maple_utils.errors import ParameterError
-from maple_utils.forecast import (
-    TrainingLoad,
-    nearest_fit,
-    preset,
-    shape_of,
-    training_bytes,
-)
-from maple_utils.training.saving import save, save_merged
-
-__all__ = [
-    "Machine",
-    "Plan",
-    "count_fitting",
-    "largest_micro_batch",
-    "machine",
-    "pad_token",
-    "plan",
-    "rows_per_step",
-    "save",
-    "save_merged",
-]
 
 
 @dataclass(frozen=True)
@@ -93,25 +72,26 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
             that does; where one kernel sees several GPUs; where a tracker is absent.
     """
     _check(run.report_to, device)
-    usual = preset(device.free if device.gpus else 0)
+    usual = forecast.preset(device.free if device.gpus else 0)
     on_gpu = "bfloat16" if device.bfloat16 else "float16"
     chosen = {
         "dtype": on_gpu if device.gpus else "float32",
         "attn_implementation": "flash_attention_2" if device.flash else "sdpa",
-        "optimizer": usual.optimizer,
+        "optimizer": usual["optimizer"],
     }
     chosen |= {n: given for n in chosen if (given := getattr(run, n)) != "auto"}
-    asked = usual.load(vars(run), width=4 if chosen["dtype"] == "float32" else 2)
+    width = 4 if chosen["dtype"] == "float32" else 2
+    asked = forecast.asked_load(vars(run), usual, width)
     load = _fitting(run, asked, device)
     return Plan(
-        preset=usual.name,
+        preset=usual["name"],
         dtype=getattr(torch, chosen["dtype"]),
         attn_implementation=chosen["attn_implementation"],
         optimizer=chosen["optimizer"],
         gradient_checkpointing=load.gradient_checkpointing,
         micro_batch=load.micro_batch,
         max_length=load.max_length,
-        needs=training_bytes(shape_of(run.base_model), load),
+        needs=forecast.training_bytes(forecast.shape_of(run.base_model), load),
         free=device.free,
     )
 
@@ -131,11 +111,11 @@ def _check(report_to: str, device: Machine) -> None:
 
 
 def _fitting(
-    run: SimpleNamespace, asked: TrainingLoad, device: Machine
-) -> TrainingLoad:
+    run: SimpleNamespace, asked: forecast.TrainingLoad, device: Machine
+) -> forecast.TrainingLoad:
     """Return the load, or the nearest that fits and changes nothing that was given."""
-    shape = shape_of(run.base_model)
-    near = nearest_fit(shape, asked, device.free)
+    shape = forecast.shape_of(run.base_model)
+    near = forecast.nearest_fit(shape, asked, device.free)
     # Rows per pass and recomputation change no result, so these two may give way.
     free_to_choose = [
         name
@@ -145,7 +125,7 @@ def _fitting(
     given_way = {name: getattr(near, name) for name in free_to_choose if near}
     if near == replace(asked, **given_way):
         return near
-    needs = training_bytes(shape, asked) / 1e9
+    needs = forecast.training_bytes(shape, asked) / 1e9
     raise ParameterError(
         f"base_model: {run.base_model} with {asked} needs about {needs:.1f} GB; "
         f"allowed: the {device.free / 1e9:.1f} GB that are free on {device.name}; "
@@ -252,10 +232,7 @@ def largest_micro_batch(trainer: Trainer) -> int:
 
 def _try_pass(trainer: Trainer, rows: list[dict]) -> None:
     model = trainer.model.train()
-    inputs = {
-        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-        for name, value in trainer.data_collator(rows).items()
-    }
+    inputs = trainer._prepare_inputs(trainer.data_collator(rows))  # to the device
     with torch.random.fork_rng(), trainer.compute_loss_context_manager():
         trainer.compute_loss(model, inputs).backward()
     model.zero_grad(set_to_none=True)

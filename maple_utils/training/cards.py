@@ -34,6 +34,7 @@ def write(
 def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str:
     """Return the README.md: YAML for the hub, then data, settings, curves, scores."""
     given, data = record["parameters"], record["data"]
+    is_toy = given["base_model"].startswith("miniature")
     head = {
         "base_model": record["source"],
         "library_name": "peft",
@@ -52,7 +53,7 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
         f"A LoRA adapter of {given['base_model']}, trained at {given['bits']} bits on "
         f"{sum(data['rows'].values()):,} rows of {data['name']} (sha256 "
         f"{data['fingerprint'][:12]}) with the MAPLE reproduction kit. "
-        + ("Of the kit's miniature, a toy world. " if _is_toy(given) else "")
+        + ("Of the kit's miniature, a toy world. " if is_toy else "")
         + "It is governed by the licences of its base model and its data.",
         "",
         "![Training loss, and bits per byte of held-out responses](curves.png)",
@@ -67,10 +68,6 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
         *_scores(scores),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _is_toy(given: dict[str, Any]) -> bool:
-    return given["base_model"].startswith("miniature")
 
 
 def _scores(scores: pd.DataFrame | None) -> list[str]:

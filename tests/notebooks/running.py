@@ -22,7 +22,7 @@ def _read(name: str, probes: dict[str, str] | None) -> nbformat.NotebookNode:
     """
     notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     for place, code in (probes or {}).items():
-        cell = nbformat.v4.new_code_cell(code)
+        cell = nbformat.v4.new_code_cell(code, metadata={"tags": []})
         if not place:
             notebook.cells.append(cell)
             continue
