@@ -441,21 +441,21 @@ def test_rows_that_end_make_room_for_others(
 
 
 def test_rows_take_no_more_memory_than_the_texts_need(llama, tokenizer, monkeypatch):
-    made: list[int] = []
+    rooms: list[int] = []
+    make = scoring.rows.Rows.__init__
 
-    class Rows(scoring.rows.Rows):
-        def __init__(self, *args) -> None:
-            super().__init__(*args)
-            made.append(sum(layer.keys.shape[2] for layer in self.cache.layers[:1]))
+    def noted(self, like, room: int, most: int) -> None:
+        rooms.append(room)
+        make(self, like, room, most)
 
-    monkeypatch.setattr(scoring.rows, "Rows", Rows)
+    monkeypatch.setattr(scoring.rows.Rows, "__init__", noted)
+    monkeypatch.setattr(scoring.rows, "MOST_ROWS", 2)
     facts = [fact for fact, *_ in FACTS]
-    prompts = [facts[0] * 8, *(fact[::-1] for fact in facts)]
-    lengths = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    prompts = [facts[0] * 8, facts[1] * 7, *(fact[::-1] for fact in facts)]
+    lengths = sorted(len(tokenizer(prompt)["input_ids"]) for prompt in prompts)
     scoring.generate(llama, tokenizer, prompts, max_new_tokens=4, token_budget=64)
-    assert made[0] == max(lengths) + 4
-    assert len(made) > 1  # the short ones are not kept at the length of the long one
-    assert made[-1] <= 2 * sorted(lengths)[-2] + 4
+    assert rooms[0] == lengths[-1] + 4
+    assert rooms[-1] <= lengths[-3] + 4  # the short ones are not kept like the long
 
 
 def test_generation_stops_inside_a_token(llama, tokenizer, prompts, written):
