@@ -93,6 +93,15 @@ def test_what_was_in_the_finetuning_data_is_no_resource_level() -> None:
     assert all("in the finetuning data" in one.details["used"] for one in told)
 
 
+def test_of_low_resource_languages_the_seen_ones_stand_apart() -> None:
+    table = scores(gain=2.0)
+    training = simulated.training_on_seen(table)
+    telugu = table["language"].eq("te") & table["instruction_data"].eq("bactrian-x-22")
+    table["value"] += 0.1 * telugu
+    assert "(low-resource ones +1" in answers(table, training=training).loc["C5", "why"]
+    assert "low-resource ones" not in answers(table, training=None).loc["C5", "why"]
+
+
 def test_a_level_that_is_all_unseen_is_not_identified() -> None:
     table = scores(rank_low=2.0)
     languages = pd.DataFrame({"language": ["en", "es", "fr", "ar", "hi"]})
@@ -267,12 +276,12 @@ def test_what_sometimes_happens_is_rarely_found_where_it_does_not() -> None:
     wrong = {"C4": 0, "C5": 0}
     truth = STILL | {"noise": 1.5, "run": 0, "run_language": 0}
     grid = simulated.runs(ranks=(8, 16), bits=(4,))
-    for seed in range(100):
+    for seed in range(60):
         table = simulated.table(np.random.default_rng(seed), grid, FEW, **truth)
         evidence = claims.gather(table, reference=reference(0.9).iloc[:0])
         wrong["C4"] += sometimes.english_worse(evidence).p < 0.05
         wrong["C5"] += sometimes.low_up_high_down(evidence).p < 0.05
-    assert max(wrong.values()) <= 6
+    assert max(wrong.values()) <= 4
 
 
 def test_reference_follows_its_own_rules() -> None:

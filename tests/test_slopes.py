@@ -26,7 +26,7 @@ def test_interval_covers_and_p_is_level() -> None:
     rng = np.random.default_rng(11)
     found = [
         estimate(simulated.table(rng, GRID, FEW, run_level=0.3, low_spread=1.5))
-        for _ in range(300)
+        for _ in range(200)
     ]
     covered = np.mean([one.low <= 0 <= one.high for one in found])
     assert 0.92 <= covered <= 0.97

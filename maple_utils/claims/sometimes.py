@@ -20,6 +20,7 @@ from maple_utils.claims.findings import (
     SIGNIFICANCE,
     Evidence,
     Finding,
+    covariates,
 )
 from maple_utils.params import CELL
 
@@ -118,8 +119,21 @@ def low_up_high_down(evidence: Evidence) -> Finding:
         clustered_mean(points["low"] - points["high"], points["cell"], points["task"]),
         both,
         f"mean change {mean['low']:+.1f} points in low-resource languages, "
-        f"{mean['high']:+.1f} in high-resource ones; both at once in",
+        f"{mean['high']:+.1f} in high-resource ones{_by_seen(table, evidence)}; "
+        "both at once in",
     )
+
+
+def _by_seen(table: pd.DataFrame, evidence: Evidence) -> str:
+    """Return in words what low-resource languages gain, in the training data or not."""
+    seen = covariates(evidence).drop(columns="base score")
+    if "in the finetuning data" not in seen:
+        return ""
+    low = table[table["level"] == "low"].merge(seen)
+    means = low.groupby("in the finetuning data")["change"].mean()
+    words = {1.0: "in the finetuning data", 0.0: "not in it"}
+    told = [f"{means[k]:+.1f} {word}" for k, word in words.items() if k in means]
+    return f" (low-resource ones {', '.join(told)})"
 
 
 def _compared(changes: pd.DataFrame) -> pd.DataFrame:
