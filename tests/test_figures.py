@@ -143,6 +143,20 @@ def test_numbers_beneath_are_the_means(table):
     assert row["highest"] == pytest.approx(100 * same[same.index > 0].max())
 
 
+def test_what_is_significant_is_filled(table):
+    """And drawn above the hollow marks, which errorbar lifts over other lines."""
+    figure, beneath = draw("change_by_language", table)
+    lines = [line for axes in figure.axes for line in axes.lines]
+    marks = [line for line in lines if line.get_marker() in ("o", "s", "^")]
+    filled = [line for line in marks if line.get_markerfacecolor() != "white"]
+    others = [line.get_zorder() for line in marks if line not in filled]
+    assert (
+        sum(len(line.get_xdata()) for line in filled)
+        == (beneath["p_holm"] < 0.05).sum()
+    )
+    assert min(line.get_zorder() for line in filled) > max(others)
+
+
 def test_languages_answered_in_and_shots_are_means(table):
     _, beneath = draw("language_consistency", table)
     assert beneath["before"].to_numpy() == pytest.approx(60)

@@ -1,7 +1,7 @@
 """The claims C1 to C8 as statistical tests: one row each, and why.
 
 `evaluate_claims` answers all of them from the tidy scores. A new claim is a block in
-`claims.yaml` and a function in `findings`.
+`claims.yaml` and a function in `findings` or `sometimes`.
 """
 
 from collections.abc import Callable

@@ -76,7 +76,8 @@ def change_by_language(scores: pd.DataFrame) -> Drawn:
             at = rows["language"].map(codes.index)
             style.bars(axes, rows, at, "x", **look | {"ls": "", "mfc": "white"})
             sure = rows["p_holm"] < SIGNIFICANCE
-            axes.plot(rows["mean"][sure], at[sure], **look | {"ls": "", "label": None})
+            above = {"ls": "", "label": None, "zorder": 3}
+            axes.plot(rows["mean"][sure], at[sure], **look | above)
             axes.plot(rows["shrunk"], at, "|", color="0.3", markersize=5)
         style.label_rows(axes, map(style.language_name, codes), 5.5)
         axes.set_xlabel(style.GAINED)
