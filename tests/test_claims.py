@@ -28,7 +28,7 @@ def scores(seed: int = 0, **truth: object) -> pd.DataFrame:
 def answers(table: pd.DataFrame, **given: object) -> pd.DataFrame:
     """Return the claims table by id."""
     given = {"training": simulated.training(table)} | given
-    return claims.evaluate_claims(table, **given).set_index("id")
+    return claims.evaluate_claims(claims.gather(table, **given)).set_index("id")
 
 
 def reference(value: float, model: str = "GPT-4", failure: str = "") -> pd.DataFrame:
@@ -116,11 +116,12 @@ def test_each_languages_weight_and_the_estimate_without_it() -> None:
     first = table["language"].eq("qu") & table["rank"].gt(0)
     table["value"] += first * 0.05 * np.log2(table["rank"].clip(lower=1))
     whole = answers(table).loc["C1", "estimate"]
-    found = claims.influence(table, simulated.training(table)).set_index("language")
+    evidence = claims.gather(table, training=simulated.training(table))
+    found = claims.influence(evidence).set_index("language")
     assert found.groupby("low")["weight"].sum().tolist() == pytest.approx([1, 1])
     assert found["without"].idxmin() == "qu"
     assert found.loc["qu", "without"] < whole - 0.5
-    assert claims.influence(table.iloc[:0]).empty
+    assert claims.influence(claims.gather(table.iloc[:0])).empty
 
 
 def test_a_gap_that_no_one_closes_is_not_closed() -> None:
@@ -260,7 +261,7 @@ def test_a_run_with_one_task_does_not_cost_the_others() -> None:
 
 def test_unknown_language_is_one_clear_line() -> None:
     with pytest.raises(ParameterError, match="languages: got 'xx'"):
-        claims.evaluate_claims(scores().assign(language="xx"))
+        claims.gather(scores().assign(language="xx"))
 
 
 def test_levels_can_be_given() -> None:

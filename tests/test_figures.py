@@ -80,7 +80,7 @@ def draw(name: str, table: pd.DataFrame) -> tuple:
         "gap_to_larger_models": (reference,),
     }
     if name == "verdicts":
-        verdicts = claims.evaluate_claims(table, None, reference)
+        verdicts = claims.evaluate_claims(claims.gather(table, None, reference))
         return figures.verdicts(one_each, verdicts)
     firsts = {
         "form_or_task": table,

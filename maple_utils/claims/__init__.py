@@ -1,7 +1,7 @@
 """The claims C1 to C8 as statistical tests: one row each, and why.
 
-`evaluate_claims` answers all of them from the tidy scores. A new claim is a block in
-`claims.yaml` and a function in `findings` or `sometimes`.
+`evaluate_claims` answers all of them from what `gather` makes of the tidy tables. A new
+claim is a block in `claims.yaml` and a function in `findings` or `sometimes`.
 """
 
 from collections.abc import Callable
@@ -91,26 +91,19 @@ def gather(
     return Evidence(scores, changes, reference, level, predictions, training, margin)
 
 
-def evaluate_claims(
-    all_scores: pd.DataFrame,
-    predictions: pd.DataFrame | None = None,
-    reference: pd.DataFrame | None = None,
-    training: pd.DataFrame | None = None,
-    level: Callable[[str], str] = resource_level,
-    margin: float = MARGIN,
-) -> pd.DataFrame:
-    """Return a row per claim, with the columns COLUMNS; the arguments are `gather`'s.
+def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
+    """Return a row per claim, with the columns COLUMNS, from what `gather` returns.
 
     `low` and `high` are the 95 % interval of `estimate`, `detectable` the smallest
     effect that would have been found with 80 % power. `p_holm` is corrected over the
-    claims that these runs can test. `share` is the fraction of (cell, task, language)
-    where the claim holds. C3 to C5, which say that something happens sometimes, count
-    only what stays significant after Holm's correction within the claim (C3 of those
-    that were behind, C5 per cell and task), and have a `size`, the median effect there
-    in points, and `where`, the tasks. A claim is supported when
-    its effect has the claimed direction and `p_holm` is below 0.05.
+    claims that these runs can test. A claim is supported when its effect has the
+    claimed direction and `p_holm` is below 0.05.
+
+    `share` is the fraction of (cell, task, language) where the claim holds. C3 to C5,
+    which say that something happens sometimes, count only what stays significant after
+    Holm's correction within the claim (C3 of those that were behind, C5 per cell and
+    task); they have a `size`, the median effect there in points, and tasks, `where`.
     """
-    evidence = gather(all_scores, predictions, reference, training, level, margin)
     found = [_ask(claim, evidence) for claim in CLAIMS]
     tests = sum(isinstance(finding, Finding) for finding in found)
     pairs = zip(CLAIMS, found, strict=True)
@@ -126,16 +119,11 @@ def evaluate_claims(
     return table[COLUMNS]
 
 
-def influence(
-    all_scores: pd.DataFrame,
-    training: pd.DataFrame | None = None,
-    level: Callable[[str], str] = resource_level,
-) -> pd.DataFrame:
+def influence(evidence: Evidence) -> pd.DataFrame:
     """Return what each language weighs in C1, as `slopes.influence` does.
 
     No rows where these runs do not answer C1.
     """
-    evidence = gather(all_scores, training=training, level=level)
     try:
         return slopes.influence(findings.rank_helps_low(evidence).estimate)
     except NotTestable:
