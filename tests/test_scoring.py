@@ -406,9 +406,33 @@ def written(tokenizer, prompts):
     return write
 
 
+@pytest.fixture
+def in_rows(monkeypatch):
+    """Let prompts grow in rows of their own, whatever they share."""
+    monkeypatch.setattr(scoring, "_share_little", lambda *_: True)
+
+
+def test_prompts_that_share_little_grow_in_rows(tokenizer, requests):
+    def grows_in_rows(texts: list[str], budget: int) -> bool:
+        tokens = tokenizer(texts)["input_ids"]
+        paths = [scoring.TokenPath(path, len(path)) for path in tokens]
+        return scoring._share_little(paths, budget)
+
+    facts = [fact for fact, *_ in FACTS]
+    shots = [context for context, _ in requests[:18]]
+    assert grows_in_rows(facts, 100)
+    assert not grows_in_rows(facts, 10_000)  # a pass takes them all
+    assert not grows_in_rows(shots, 100)  # most of a prompt is in every prompt
+
+
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("budget", [1, 64, None])
 @pytest.mark.parametrize("name", MODELS)
-def test_generation_is_that_of_generate(name, budget, tokenizer, prompts, written):
+def test_generation_is_that_of_generate(
+    name, budget, alone, tokenizer, prompts, written, request
+):
+    if alone:
+        request.getfixturevalue("in_rows")
     model = make_model(name)
     found = scoring.generate(
         model, tokenizer, prompts, max_new_tokens=16, stop="€", token_budget=budget
@@ -419,6 +443,7 @@ def test_generation_is_that_of_generate(name, budget, tokenizer, prompts, writte
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usefixtures("in_rows")
 def test_rows_that_end_make_room_for_others(
     name, tokenizer, prompts, written, monkeypatch
 ):
@@ -440,6 +465,7 @@ def test_rows_that_end_make_room_for_others(
     assert sum(n for n in batches if n > 1) > written_tokens / 2  # seldom a row alone
 
 
+@pytest.mark.usefixtures("in_rows")
 def test_rows_take_no_more_memory_than_the_texts_need(llama, tokenizer, monkeypatch):
     rooms: list[int] = []
     make = scoring.rows.Rows.__init__
@@ -493,8 +519,10 @@ def test_generation_ends_at_the_end_of_the_sequence(tokenizer, prompts):
     assert [answer.text for answer in found] == expected
 
 
-@pytest.mark.parametrize("budget", [500, 4000])  # rows of their own, a tree
-def test_generation_survives_out_of_memory(budget, llama, tokenizer, prompts):
+@pytest.mark.parametrize("alone", [False, True])
+def test_generation_survives_out_of_memory(alone, llama, tokenizer, prompts, request):
+    if alone:
+        request.getfixturevalue("in_rows")
     expected = scoring.generate(llama, tokenizer, prompts, max_new_tokens=5)
     seen: list[int] = []
     passes, hook = count_tokens(llama, limit=60, error=MemoryError())
@@ -503,7 +531,6 @@ def test_generation_survives_out_of_memory(budget, llama, tokenizer, prompts):
         tokenizer,
         prompts,
         max_new_tokens=5,
-        token_budget=budget,
         progress=seen.append,
     )
     hook.remove()

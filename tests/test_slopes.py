@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from maple_utils.claims import contrasts, slopes
+from maple_utils import claims
+from maple_utils.claims import contrasts, findings, slopes
 from maple_utils.languages import resource_level
 from maple_utils.params import CELL
 from tests import simulated_claims as simulated
@@ -116,3 +117,20 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     assert row["change_stderr"] == pytest.approx(expected)
     unpaired = contrasts.score_changes(contrasts.primary_scores(table)).iloc[0]
     assert unpaired["change_stderr"] == pytest.approx(1.5 * np.sqrt(2))
+
+
+def test_the_bootstrap_of_bits_takes_the_base_models_off() -> None:
+    """Examples that are easier for 4-bit models, finetuned or not, cancel out."""
+    rng = np.random.default_rng(6)
+    table = simulated.table(
+        rng, simulated.runs(ranks=(4, 8, 16), bits=(4, 16)), FEW, bits_low=2
+    )
+    rows = predictions(table, rng, 30)
+    evidence = claims.gather(table, rows)
+    found = findings.bits_help_low(evidence)
+    weights = found.estimate.details["score_weights"]
+    joined = contrasts.primary_scores(table).set_index([*CELL, *contrasts.WHERE])
+    total = (weights * 100 * joined["value"].reindex(weights.index)).sum()
+    assert total == pytest.approx(found.estimate.value)
+    assert found.bootstrap[0] < found.estimate.value < found.bootstrap[1]
+    assert weights.groupby(["base_model", "bits", "task"]).sum().abs().max() < 1e-9

@@ -97,7 +97,7 @@ def bits_help_low(evidence: Evidence) -> Finding:
     """
     changes = evidence.changes.assign(value=evidence.changes["change"] / 100)
     found: dict[int, Estimate] = {}
-    reasons = []
+    missing: list[NotTestable] = []
     for bits in (4, 8):
         pair = changes[changes["bits"].isin([bits, 16])]
         try:
@@ -109,9 +109,9 @@ def bits_help_low(evidence: Evidence) -> Finding:
                 covariates=covariates(evidence),
             )
         except NotTestable as reason:
-            reasons.append(f"{bits} against 16 bits: {reason}")
+            missing.append(reason)
     if not found:
-        raise NotTestable(reasons[0])
+        raise missing[0]
     bits, estimate = next(iter(found.items()))
     weights = _with_bases(estimate.details["score_weights"])
     estimate = replace(estimate, details=estimate.details | {"score_weights": weights})

@@ -29,7 +29,7 @@ from maple_utils.scoring.prefixes import (
 )
 from maple_utils.scoring.rows import run_rows
 
-FEW_ROWS = 16  # prompts in a pass; with fewer, each grows in a row of its own
+FEW_ROWS = 16  # prompts in a pass; with fewer, rows of their own may pay
 Progress = Callable[[int], object] | None
 
 
@@ -106,7 +106,7 @@ def generate(
     ended = partial(
         _ended, tokenizer, _end_tokens(model, tokenizer), stop, max_new_tokens
     )
-    if _own_tokens(paths) * FEW_ROWS > budget:
+    if _share_little(paths, budget):
         return run_rows(model, paths, budget, max_new_tokens, ended, progress)
     return run_packs(model, paths, budget, partial(_grow, ended=ended), progress)
 
@@ -236,11 +236,13 @@ def _grow(
         logits = cache.run(tokens, depths, allowed, list(range(len(growing))))
 
 
-def _own_tokens(paths: list[TokenPath]) -> float:
-    """Return the mean number of tokens that a path does not share with a neighbour."""
+def _share_little(paths: list[TokenPath], budget: int) -> bool:
+    """Say whether few paths fit a pass, with most of their tokens their own."""
     walk = sorted(path.tokens for path in paths)
+    total = sum(map(len, walk))
     shared = sum(common_length(left, right) for left, right in pairwise(walk))
-    return (sum(map(len, walk)) - shared) / max(1, len(walk))
+    own = (total - shared) / max(1, len(walk))
+    return own * FEW_ROWS > budget and 2 * shared < total
 
 
 def _ended(
