@@ -125,7 +125,7 @@ def influence(evidence: Evidence) -> pd.DataFrame:
     No rows where these runs do not answer C1.
     """
     try:
-        return slopes.influence(findings.rank_helps_low(evidence).estimate)
+        return slopes.influence(findings.rank_slopes(evidence))
     except NotTestable:
         return pd.DataFrame(columns=["language", "low", "weight", "without"])
 

@@ -82,11 +82,14 @@ class Finding:
 
 def rank_helps_low(evidence: Evidence) -> Finding:
     """C1: more rank, more gain in low-resource languages than in high-resource ones."""
-    estimate = slope_difference(
+    return _by_level(evidence, rank_slopes(evidence), "points per doubling of rank")
+
+
+def rank_slopes(evidence: Evidence) -> Estimate:
+    """Return the slope difference on rank that C1 is about."""
+    return slope_difference(
         evidence.scores, "rank", evidence.level, covariates=covariates(evidence)
     )
-    words = "points per doubling of rank"
-    return _by_level(evidence, estimate, words)
 
 
 def bits_help_low(evidence: Evidence) -> Finding:
@@ -96,6 +99,7 @@ def bits_help_low(evidence: Evidence) -> Finding:
     estimate says that low-resource languages gain from fewer bits.
     """
     changes = evidence.changes.assign(value=evidence.changes["change"] / 100)
+    others = covariates(evidence)
     found: dict[int, Estimate] = {}
     missing: list[NotTestable] = []
     for bits in (4, 8):
@@ -106,7 +110,7 @@ def bits_help_low(evidence: Evidence) -> Finding:
                 "bits",
                 evidence.level,
                 steps=lambda width: width == 16,
-                covariates=covariates(evidence),
+                covariates=others,
             )
         except NotTestable as reason:
             missing.append(reason)

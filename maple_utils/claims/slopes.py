@@ -100,6 +100,7 @@ def slope_difference(
     weigh, pull, languages_df = language_weights(slopes, design, ratio)
     languages = float(((pull @ slopes["slope"]) ** 2).sum())
     between = []  # runs: per dataset the variance, the part held, degrees of freedom
+    per_score = []
     for data, own in groups.items():
         rows = (slopes["instruction_data"] == data).to_numpy()
         fitted = np.outer(x[own], slopes.loc[rows, "slope"])
@@ -108,15 +109,13 @@ def slope_difference(
         contrasts = residuals @ np.column_stack([weigh[rows], pull[:, rows].T])
         variances = (contrasts**2).sum(axis=0) / (df * squares[data])
         between.append((variances[0], variances[1:].sum(), df))
-    weights = [weigh[(slopes["instruction_data"] == data)] for data in groups]
-    pairs = zip(groups.values(), weights, strict=True)
-    per_score = np.vstack([np.outer(per_run[own], w * scale) for own, w in pairs])
+        per_score.append(np.outer(per_run[own], weigh[rows] * scale))
     return student(
         float(weigh @ slopes["slope"]),
         *_variance(languages, languages_df, np.array(between)),
         slopes=slopes,
         weights=weigh,
-        score_weights=_per_score(per_score, runs, groups, points.columns),
+        score_weights=_per_score(np.vstack(per_score), runs, groups, points.columns),
         used=used,
         ratio=ratio,
     )

@@ -180,8 +180,10 @@ class PrefixCache:
         for begin in range(kept, len(prefix), budget):
             tokens = prefix[begin : begin + budget]
             depths = list(range(begin, begin + len(tokens)))
-            seen = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
-            self.run(tokens, depths, seen if begin else None, keep=[0])
+            seen = None
+            if begin:
+                seen = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
+            self.run(tokens, depths, seen, keep=[0])
         self.prefix = prefix
 
     def run(
