@@ -16,3 +16,8 @@ def shared_hub() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real rows: {folder} is absent (set MAPLE_SHARED_HUB)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the grid's tests first: they are long, and one worker has their workspace."""
+    items.sort(key=lambda item: item.path.name != "test_snakefile.py")

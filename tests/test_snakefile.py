@@ -158,6 +158,14 @@ def test_killed_then_broken_then_whole(place):
     assert planned(place) == set()
 
 
+@pytest.fixture(scope="module")
+def whole(place) -> Path:
+    """Return the workspace once all of its grid has run."""
+    ran = snakemake(place, "--", *DONE)
+    assert ran.returncode == 0, ran.stderr
+    return place
+
+
 EVERY_TRAIN = {f"{cell}/02_train.ipynb" for cell in (TWO, FOUR)}
 EVERY_EVALUATE = {f"{cell}/03_evaluate.ipynb" for cell in (BASE, TWO, FOUR)}
 
@@ -175,22 +183,22 @@ EVERY_EVALUATE = {f"{cell}/03_evaluate.ipynb" for cell in (BASE, TWO, FOUR)}
     ],
     ids=["nothing", "training", "evaluation", "fewer cells"],
 )
-def test_a_changed_setting_reruns_the_cells_it_touches(place, change, reruns):
-    write_grid(place, change)
+def test_a_changed_setting_reruns_the_cells_it_touches(whole, change, reruns):
+    write_grid(whole, change)
     try:
         if reruns is None:
-            ran = snakemake(place, "-n", "--", *DONE[:2])
+            ran = snakemake(whole, "-n", "--", *DONE[:2])
             assert "Nothing to be done" in ran.stdout + ran.stderr
         else:
-            assert planned(place) == reruns
+            assert planned(whole) == reruns
     finally:
-        write_grid(place, {})
+        write_grid(whole, {})
 
 
-def test_a_fresh_checkout_reruns_nothing(place):
-    for file in (place / "params" / "cells").iterdir():
+def test_a_fresh_checkout_reruns_nothing(whole):
+    for file in (whole / "params" / "cells").iterdir():
         file.touch()
-    assert planned(place) == set()
+    assert planned(whole) == set()
 
 
 def python(folder: Path, *module: str) -> list[str]:
@@ -211,39 +219,39 @@ def by_other_code(folder: Path) -> list[str]:
     return " ".join(python(folder, "maple_utils.grid", "other-code", "tiny")).split()
 
 
-def test_other_code_reruns_nothing_until_it_is_asked_to(place):
+def test_other_code_reruns_nothing_until_it_is_asked_to(whole):
     """One cell is made by a notebook that is then changed back."""
-    notebook = place / "notebooks" / "03_evaluate.ipynb"
+    notebook = whole / "notebooks" / "03_evaluate.ipynb"
     before = notebook.read_text()
     changed = json.loads(before)
     paragraph = next(c for c in changed["cells"] if c["cell_type"] == "markdown")
     paragraph["source"] = ["Anew.\n"]
     notebook.write_text(json.dumps(changed))
-    assert by_other_code(place) == []
+    assert by_other_code(whole) == []
     changed["cells"][-1] |= {"cell_type": "code", "source": ["X = 1"], "outputs": []}
     changed["cells"][-1] |= {"execution_count": None}
     notebook.write_text(json.dumps(changed))
-    assert planned(place) == set()
-    assert by_other_code(place) == DONE
-    again = snakemake(place, "-R", DONE[1], "--", *DONE)
+    assert planned(whole) == set()
+    assert by_other_code(whole) == DONE
+    again = snakemake(whole, "-R", DONE[1], "--", *DONE)
     assert again.returncode == 0, again.stderr
 
     notebook.write_text(before)
-    assert planned(place) == set()
-    assert by_other_code(place) == [DONE[1]]
-    told = python(place, "maple_utils.grid", "status", "tiny")
+    assert planned(whole) == set()
+    assert by_other_code(whole) == [DONE[1]]
+    told = python(whole, "maple_utils.grid", "status", "tiny")
     (line,) = (line for line in told if "other code: 03_evaluate" in line)
     assert line.startswith(TWO)
     assert told[-1].endswith("-R $(python -m maple_utils.grid other-code tiny)")
-    assert planned(place, forced=[DONE[1]]) == {f"{TWO}/03_evaluate.ipynb"}
-    assert planned(place, forced=[]) == set()  # the option without any name
+    assert planned(whole, forced=[DONE[1]]) == {f"{TWO}/03_evaluate.ipynb"}
+    assert planned(whole, forced=[]) == set()  # the option without any name
 
 
 @pytest.fixture
-def small_disk(place):
+def small_disk(whole):
     """Mount a disk of 200 KiB over a cell's folder."""
-    folder = place / "runs" / FOUR
-    kept = place / "kept"
+    folder = whole / "runs" / FOUR
+    kept = whole / "kept"
     folder.rename(kept)
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
@@ -258,17 +266,17 @@ def small_disk(place):
     kept.rename(folder)
 
 
-def test_a_full_disk_leaves_nothing_half_written(place, small_disk):
-    full = snakemake(place, "--", f"runs/{FOUR}/train.json")
+def test_a_full_disk_leaves_nothing_half_written(whole, small_disk):
+    full = snakemake(whole, "--", f"runs/{FOUR}/train.json")
     assert full.returncode == 1
     assert not (small_disk / "train.json").exists()
     assert not (small_disk / "adapter").exists()
 
 
-def test_one_loaded_base_gives_the_same_scores(place):
-    files = [place / "runs" / cell / "scores.parquet" for cell in (BASE, TWO, FOUR)]
+def test_one_loaded_base_gives_the_same_scores(whole):
+    files = [whole / "runs" / cell / "scores.parquet" for cell in (BASE, TWO, FOUR)]
     apart = [pd.read_parquet(file) for file in files]
-    together = snakemake(place, "--", *DONE, config="grid=tiny together=true")
+    together = snakemake(whole, "--", *DONE, config="grid=tiny together=true")
     assert together.returncode == 0, together.stderr
     for before, file in zip(apart, files, strict=True):
         pd.testing.assert_frame_equal(before, pd.read_parquet(file))

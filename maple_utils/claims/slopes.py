@@ -75,18 +75,61 @@ def slope_difference(
         NotTestable: if the runs or languages do not suffice, with the reason.
         NotIdentified: if a covariate goes hand in hand with the resource level.
     """
-    runs, points = _grid(split(scores)[1], axis, level)
-    scale = points.columns.get_level_values("task").map(_task_scale(scores))
-    points = points * scale.to_numpy()
-    strata = _strata(runs, axis)
+    tuned = split(scores)[1]
+    several = tuned.groupby(_shared(axis))[axis].transform("nunique") > 1
+    if not several.any():
+        raise NotTestable(f"no two finetuned runs differ in {axis} alone")
+    points = _grid(tuned[several], "value", level) * 100
+    runs = points.index.to_frame(index=False)
+    strata = runs.groupby(_shared(axis), sort=False).ngroup().to_numpy()
     x = _centre(steps(runs[axis].to_numpy(float)).astype(float), strata)
     if not x.any():
         raise NotTestable(f"no two finetuned runs with the same tests differ in {axis}")
+    return _by_level(points, _task_scale(scores), x, strata, level, covariates)
+
+
+def change_difference(
+    changes: pd.DataFrame,
+    level: Callable[[str], str],
+    covariates: pd.DataFrame | None = None,
+) -> Estimate:
+    """Return how many points more low-resource languages change by finetuning.
+
+    The mean change of each (instruction data, task, language) takes the place of its
+    slope, otherwise this is `slope_difference`.
+
+    Args:
+        changes: what `score_changes` returns.
+        level: as there.
+        covariates: as there.
+    """
+    points = _grid(changes, "change", level)
+    ones = np.ones(len(points))
+    return _by_level(points, _task_scale(changes), ones, None, level, covariates)
+
+
+def _by_level(
+    points: pd.DataFrame,
+    scales: pd.Series,
+    x: np.ndarray,
+    strata: np.ndarray | None,
+    level: Callable[[str], str],
+    covariates: pd.DataFrame | None,
+) -> Estimate:
+    """Return by how much the slopes on `x` differ between levels of resources.
+
+    `points` has a row per run and a column per task and language, without holes. Where
+    there are `strata`, `x` is centred within them, and so are the points here.
+    """
+    runs = points.index.to_frame(index=False)
+    scale = points.columns.get_level_values("task").map(scales).to_numpy()
+    y = points.to_numpy() * scale
+    if strata is not None:
+        y = _centre(y, strata)
     groups = runs.groupby("instruction_data").indices
     squares = {data: float(x[own] @ x[own]) for data, own in groups.items()}
     per_run = x / runs["instruction_data"].map(squares).to_numpy()
     where = points.columns.to_frame(index=False)
-    y = points.to_numpy()
     by_data = [
         where.assign(instruction_data=data, slope=per_run[own] @ y[own])
         for data, own in groups.items()
@@ -103,9 +146,8 @@ def slope_difference(
     per_score = []
     for data, own in groups.items():
         rows = (slopes["instruction_data"] == data).to_numpy()
-        fitted = np.outer(x[own], slopes.loc[rows, "slope"])
-        residuals = _centre(y[own], strata[own]) - fitted
-        df = _runs_df(strata[own])
+        residuals = y[own] - np.outer(x[own], slopes.loc[rows, "slope"])
+        df = _runs_df(own, strata)
         contrasts = residuals @ np.column_stack([weigh[rows], pull[:, rows].T])
         variances = (contrasts**2).sum(axis=0) / (df * squares[data])
         between.append((variances[0], variances[1:].sum(), df))
@@ -121,11 +163,12 @@ def slope_difference(
     )
 
 
-def _runs_df(strata: np.ndarray) -> int:
-    df = len(strata) - len(set(strata)) - 1
+def _runs_df(own: np.ndarray, strata: np.ndarray | None) -> int:
+    """Return how many of a dataset's runs tell how much runs vary."""
+    df = len(own) - 1 - (0 if strata is None else len(set(strata[own])))
     if df < 1:
         raise NotTestable(
-            f"{len(strata)} runs leave nothing to tell a trend from run-to-run variance"
+            f"{len(own)} runs leave nothing to tell a trend from run-to-run variance"
         )
     return df
 
@@ -189,10 +232,6 @@ def _shared(axis: str) -> list[str]:
     return [name for name in CELL if name not in (axis, "seed")]
 
 
-def _strata(runs: pd.DataFrame, axis: str) -> np.ndarray:
-    return runs.groupby(_shared(axis), sort=False).ngroup().to_numpy()
-
-
 def _centre(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
     frame = pd.DataFrame(values)
     centred = (frame - frame.groupby(strata).transform("mean")).to_numpy()
@@ -200,17 +239,16 @@ def _centre(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
 
 
 def _grid(
-    tuned: pd.DataFrame, axis: str, level: Callable[[str], str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the runs, and their scores in points, without holes."""
-    levels = tuned["language"].map(level)
-    tuned = tuned[levels.isin(["low", "high"])]
-    several = tuned.groupby(_shared(axis))[axis].transform("nunique") > 1
-    tuned = tuned[several]
-    if tuned.empty:
-        raise NotTestable(f"no two finetuned runs differ in {axis} alone")
-    wide = tuned.pivot(index=CELL, columns=WHERE, values="value")
-    points = 100 * without_holes(wide)
+    table: pd.DataFrame, column: str, level: Callable[[str], str]
+) -> pd.DataFrame:
+    """Return a column by run (rows) and (task, language), without holes.
+
+    Only languages of low and high level, in tasks that have both.
+    """
+    levels = table["language"].map(level)
+    table = table[levels.isin(["low", "high"])]
+    wide = table.pivot(index=CELL, columns=WHERE, values=column)
+    points = without_holes(wide)
     where = points.columns.to_frame(index=False)
     where["level"] = where["language"].map(level)
     both = where.groupby("task")["level"].transform("nunique") == 2
@@ -222,7 +260,7 @@ def _grid(
                 f"needs two {name}-resource languages in tasks that have both levels, "
                 f"found {counts.get(name, 0)}"
             )
-    return points.index.to_frame(index=False), points
+    return points
 
 
 def bootstrap_examples(

@@ -22,6 +22,7 @@ from maple_utils.claims.findings import (
     Finding,
     covariates,
 )
+from maple_utils.claims.slopes import change_difference
 from maple_utils.params import CELL
 
 
@@ -115,13 +116,31 @@ def low_up_high_down(evidence: Evidence) -> Finding:
         error=means["change_stderr"].max(axis=1).to_numpy(),
         p=np.maximum(stats.norm.sf(z["low"]), stats.norm.cdf(z["high"])),
     )
+    estimate, adjusted = _low_less_high(table, points, evidence)
     return _sometimes(
-        clustered_mean(points["low"] - points["high"], points["cell"], points["task"]),
+        estimate,
         both,
         f"mean change {mean['low']:+.1f} points in low-resource languages, "
         f"{mean['high']:+.1f} in high-resource ones{_by_seen(table, evidence)}; "
-        "both at once in",
+        f"their difference is {adjusted}; both at once in",
     )
+
+
+def _low_less_high(
+    table: pd.DataFrame, points: pd.DataFrame, evidence: Evidence
+) -> tuple[Estimate, str]:
+    """Return the difference between levels, and in words what it is adjusted for.
+
+    Runs that leave no way to adjust it have their plain difference, by run and task.
+    """
+    try:
+        found = change_difference(table, evidence.level, covariates(evidence))
+    except NotTestable as reason:
+        plain = points["low"] - points["high"]
+        found = clustered_mean(plain, points["cell"], points["task"])
+        return found, f"not adjusted ({reason})"
+    used = ", ".join(found.details["used"])
+    return found, f"adjusted for {used or 'nothing else'}"
 
 
 def _by_seen(table: pd.DataFrame, evidence: Evidence) -> str:
