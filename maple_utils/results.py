@@ -63,8 +63,9 @@ def scores_from_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     shown; `cutter` names what cut the words of a summary.
     """
     keys = [*CELL, "task", "language", "scoring"]
+    judged = [metric for metric in METRICS if predictions[metric].notna().any()]
     long = predictions.astype(_TYPES).melt(
-        [*keys, "cluster", "format_failure", "cut_off", "shots"], METRICS, "metric"
+        [*keys, "cluster", "format_failure", "cut_off", "shots"], judged, "metric"
     )
     long, keys = long.dropna(subset="value"), [*keys, "metric"]
     scores = long.groupby(keys, dropna=False).agg(

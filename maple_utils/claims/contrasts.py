@@ -109,8 +109,9 @@ def score_changes(
 
     Returns:
         The finetuned rows that have a base row, plus cell (a number for each finetuned
-        run), base_value and base_stderr (fractions), change and change_stderr (points).
-        A standard error of a change is never below one example in n.
+        run), base_value and base_stderr (fractions), change and change_stderr (points),
+        and change_df, the degrees of freedom of that error: clusters (without
+        predictions: examples) less one. No standard error is below one example in n.
     """
     base, tuned = split(scores)
     keys = ["base_model", "bits", *WHERE]
@@ -121,10 +122,12 @@ def score_changes(
     joined["cell"] = joined.groupby(CELL).ngroup()
     joined["change"] = 100 * (joined["value"] - joined["base_value"])
     error = 100 * np.hypot(joined["stderr"], joined["base_stderr"])
+    joined["change_df"] = joined["n"].astype(float) - 1
     if predictions is not None and len(predictions):
         paired = _paired_errors(scores, predictions)
         paired = joined[CELL + WHERE].merge(paired, on=CELL + WHERE, how="left")
         error = paired["paired"].fillna(error)
+        joined["change_df"] = paired["df"].fillna(joined["change_df"])
     joined["change_stderr"] = np.maximum(error, 100 / joined["n"].astype(float))
     return joined
 
@@ -135,7 +138,9 @@ def _paired_errors(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     base = base.groupby(keys, as_index=False)["value"].mean()
     both = tuned.merge(base, on=keys, suffixes=("", "_base"))
     both["gain"] = 100 * (both["value"] - both["value_base"])
-    return standard_errors(both, CELL + WHERE, "gain").rename("paired").reset_index()
+    errors = standard_errors(both, CELL + WHERE, "gain")
+    clusters = both.groupby(CELL + WHERE)["cluster"].nunique()
+    return pd.DataFrame({"paired": errors, "df": clusters - 1}).reset_index()
 
 
 def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -210,23 +215,32 @@ def intervals(
     return pd.DataFrame(rows, columns=columns)
 
 
-def factor_difference(scores: pd.DataFrame) -> Estimate:
+def factor_difference(
+    scores: pd.DataFrame, predictions: pd.DataFrame | None = None
+) -> Estimate:
     """Return how much more of the variance the base model explains than the data.
 
     Finetuned runs are matched by rank, bits and seed over every pairing of base model
     and data. Per (task, language) the variance component of a factor is the mean
     product of its effects in two different runs, so that run-to-run variance adds
-    nothing on average (an omega squared, not an eta squared). The shares are of all the
-    variance between runs. The error is a jackknife over matched runs plus one over
-    languages; a bootstrap would pair a run with itself and bring that variance back.
+    nothing on average (an omega squared, not an eta squared); and, where all runs have
+    predictions, of its effects on two halves of the examples, for a base model that is
+    lucky with some is so in every run. The shares are of all the variance between runs.
+    The error is a jackknife over matched runs plus one over languages; a bootstrap
+    would pair a run with itself and bring that variance back.
 
     Returns:
         The difference of shares (-1 to 1); details hold the two shares, `base` and
-        `data`, the `wins` (fraction of (task, language) where base is ahead) and `n`.
+        `data`, the `wins` (fraction of (task, language) where base is ahead), `n`, and
+        `halved`: whether the examples were.
     """
     tuned = split(scores)[1]
-    cells = tuned.pivot(
-        index=["rank", "bits", "seed"],
+    halves = pd.DataFrame() if predictions is None else _halves(tuned, predictions)
+    halved = len(halves) == 2 * len(tuned) > 0
+    if not halved:
+        halves = pd.concat([tuned.assign(half=half) for half in range(2)])
+    cells = halves.pivot(
+        index=["half", "rank", "bits", "seed"],
         columns=["base_model", "instruction_data", *WHERE],
         values="value",
     )
@@ -236,15 +250,15 @@ def factor_difference(scores: pd.DataFrame) -> Estimate:
     pairs = cells.notna().T.groupby(level=[0, 1]).any().T
     matched = cells[(pairs.sum(axis=1) == sizes[0] * sizes[1])]
     matched = matched.stack(level=[0, 1], future_stack=True).dropna(axis=1)
-    runs, places = len(matched) // (sizes[0] * sizes[1]), matched.columns
+    runs, places = len(matched) // (2 * sizes[0] * sizes[1]), matched.columns
     if runs < 3 or not len(places):
         raise NotTestable(f"{runs} settings have every base model with every dataset")
-    y = 100 * matched.sort_index().to_numpy().reshape(runs, *sizes, len(places))
-    y = y - y.mean(axis=(1, 2), keepdims=True)
+    y = 100 * matched.sort_index().to_numpy().reshape(2, runs, *sizes, len(places))
+    y = y - y.mean(axis=(2, 3), keepdims=True)
     if not y.any():
         raise NotTestable("nothing varies, so there is no error to judge by")
     language = places.get_level_values("language")
-    variance = _jackknife(y, [~np.eye(runs, dtype=bool)[i] for i in range(runs)], 0)
+    variance = _jackknife(y, [~np.eye(runs, dtype=bool)[i] for i in range(runs)], 1)
     several = language.unique() if language.nunique() > 1 else []
     variance += _jackknife(y, [language != code for code in several], -1)
     base, data, total = _components(y)
@@ -256,20 +270,33 @@ def factor_difference(scores: pd.DataFrame) -> Estimate:
         base=base.mean() / total,
         data=data.mean() / total,
         wins=float((base > data).mean()),
-        n=int(y.size),
+        n=int(y[0].size),
+        halved=halved,
     )
 
 
+def _halves(tuned: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores on two halves of the examples; a passage is in one of them."""
+    rows = examples(tuned, predictions)
+    place = rows.groupby("task")["cluster"].rank("dense").astype(int)
+    means = rows.assign(half=place % 2).groupby([*CELL, *WHERE, "half"])["value"].mean()
+    return means.reset_index()
+
+
 def _components(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the variance by base and by data per place, and all of it on average."""
+    """Return the variance by base and by data per place, and all of it on average.
+
+    `y` is by half, run, base model, data and place.
+    """
 
     def component(effects: np.ndarray) -> np.ndarray:
-        runs, levels, _ = effects.shape
-        products = effects.sum(axis=0) ** 2 - (effects**2).sum(axis=0)
+        _, runs, levels, _ = effects.shape
+        products = effects.sum(axis=1).prod(axis=0) - effects.prod(axis=0).sum(axis=0)
         return products.sum(axis=0) / (runs * (runs - 1) * levels)
 
-    base, data = component(y.mean(axis=2)), component(y.mean(axis=1))
-    total = (y**2).sum(axis=(1, 2)).mean() / (y.shape[1] * y.shape[2])
+    base, data = component(y.mean(axis=3)), component(y.mean(axis=2))
+    whole = y.mean(axis=0)
+    total = (whole**2).sum(axis=(1, 2)).mean() / (y.shape[2] * y.shape[3])
     return base, data, total
 
 
