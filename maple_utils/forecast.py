@@ -6,6 +6,7 @@ adapters'. Activations that are recomputed in the backward pass add 2 N. Models 
 presets are in `forecast.yaml`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig
 
 from maple_utils.errors import ParameterError
 
@@ -67,11 +67,28 @@ def shape_of(base_model: str) -> Shape:
     """
     if base_model in TABLES["shapes"]:
         return Shape(**TABLES["shapes"][base_model])
-    miniature = MINIATURE / base_model.removeprefix("miniature-")
+    miniature = MINIATURE / base_model.removeprefix("miniature-") / "config.json"
+    if miniature.is_file():
+        about = json.loads(miniature.read_text(encoding="utf-8"))
+    else:
+        about = _config_of(base_model)
+    heads = about["num_attention_heads"]
+    width = about.get("head_dim") or about["hidden_size"] // heads
+    return Shape(
+        layers=about["num_hidden_layers"],
+        hidden=about["hidden_size"],
+        inner=about["intermediate_size"],
+        kv=width * (about.get("num_key_value_heads") or heads),
+        vocab=about["vocab_size"],
+    )
+
+
+def _config_of(base_model: str) -> dict[str, Any]:
+    # Imported here, for it brings torch: Snakemake would load that for every job.
+    from transformers import AutoConfig
+
     try:
-        config = AutoConfig.from_pretrained(
-            miniature if miniature.is_dir() else base_model
-        ).get_text_config()
+        return AutoConfig.from_pretrained(base_model).get_text_config().to_dict()
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"base_model: the sizes of {base_model!r} are not known, for its "
@@ -79,15 +96,6 @@ def shape_of(base_model: str) -> Shape:
             f"{', '.join(TABLES['shapes'])}; check the network, or add a line to "
             f"the shapes in {Path(__file__).stem}.yaml"
         ) from error
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Shape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        inner=config.intermediate_size,
-        kv=width * (getattr(config, "num_key_value_heads", None) or heads),
-        vocab=config.vocab_size,
-    )
 
 
 @dataclass(frozen=True)
