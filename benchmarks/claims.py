@@ -84,7 +84,7 @@ ROWS = {
 def simulate(seed: int, name: str) -> list[tuple[str, float, bool]]:
     """Return per claim whether its interval covers zero (or NaN), and if it errs."""
     row, found = ROWS[name], []
-    evidence, exact = evidence_of(row, seed)
+    evidence, exact = evidence_of(row, row.plan(), seed)
     for claim in claims.CLAIMS:
         if claim.id not in row.true:
             finding = claim.finding(evidence)
@@ -96,12 +96,11 @@ def simulate(seed: int, name: str) -> list[tuple[str, float, bool]]:
     return found
 
 
-def evidence_of(row: Row, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evidence_of(row: Row, plan: Plan, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Write runs, read them as 04 does, and return the evidence.
 
     Beside it stands what `gap_to_larger` would return for endlessly many questions.
     """
-    plan = row.plan()
     with TemporaryDirectory() as name:
         folder = Path(name)
         truth = write_runs(row.world, plan, seed, folder)
