@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -126,11 +127,17 @@ def compare(rows: Dataset, tests: Sequence[Items]) -> pd.DataFrame:
             bar.update(len(texts))
     table = pd.DataFrame(map(vars, tests), columns=["task", "language", "note"])
     table["items"] = [len(items.examples) for items in tests]
-    table["overlapping"] = [part.overlapping(known[part.n]) for part in parts]
+    found = {part.n: known[part.n].found() for part in parts}
+    table["overlapping"] = [part.overlapping(found[part.n]) for part in parts]
     table["too_short"] = [part.too_short for part in parts]
     told = table["items"] - table["too_short"]
     table["share"] = table["overlapping"] / told.where(told > 0)
     return table[COLUMNS]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of what `compare` returns as JSON has them: None for NaN."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _mark(
@@ -182,10 +189,10 @@ class _Part:
                 self.wholes.append(_Whole(whole))
             else:
                 self.too_short += 1
-        self.grams, self._number = Hashed([cut(t) for t in numbers]).grams(self.n)
+        self.grams, self._text = Hashed([cut(t) for t in numbers]).grams(self.n)
 
-    def overlapping(self, known: Known) -> int:
-        """Count the items that were found."""
-        seen = set(self._number[known.were_seen(self.grams)].tolist())
-        long = sum(not seen.isdisjoint(numbers) for numbers in self._long)
+    def overlapping(self, found: Known) -> int:
+        """Count the items with an n-gram among those found, or found as a whole."""
+        texts = set(self._text[found.find(self.grams)].tolist())
+        long = sum(not texts.isdisjoint(own) for own in self._long)
         return long + sum(whole.found for whole in self.wholes)
