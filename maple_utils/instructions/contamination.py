@@ -22,7 +22,7 @@ and paraphrases are not found.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -71,6 +71,7 @@ def load_items(names: Sequence[str] = (), hub_root: str | Path = "") -> list[Ite
 
 def _load_task(name: str, hub_root: str | Path) -> Iterator[Items]:
     task, unreachable = TASKS[name], dict[str, str]()
+    load = partial(load_task, hub_root=hub_root, shots=0, allow_other_counts=True)
     try:
         codes = available(task, hub_root)
     except ParameterError as error:
@@ -83,9 +84,8 @@ def _load_task(name: str, hub_root: str | Path) -> Iterator[Items]:
         if dataset in unreachable:  # where there is no network, each try takes long
             yield Items(name, code, note=unreachable[dataset])
             continue
-        known = {"hub_root": hub_root, "shots": 0, "allow_other_counts": True}
         try:
-            yield Items(name, code, load_task(name, code, **known).test)
+            yield Items(name, code, load(name, code).test)
         except ParameterError as error:
             yield Items(name, code, note=str(error))
             if "Connect" in type(error.__cause__).__name__:
