@@ -62,11 +62,9 @@ def load_items(names: Sequence[str] = (), hub_root: str | Path = "") -> list[Ite
     What cannot be loaded is no error: it is there without items, and with a note.
     Raises ParameterError for an unknown task.
     """
-    return [
-        items
-        for name in check_names(names) or PAPER_TASKS
-        for items in _load_task(name, hub_root)
-    ]
+    chosen = check_names(names) or PAPER_TASKS
+    shown = tqdm(chosen, desc="Loading the tests", delay=5)
+    return [items for name in shown for items in _load_task(name, hub_root)]
 
 
 def _load_task(name: str, hub_root: str | Path) -> Iterator[Items]:
@@ -109,7 +107,7 @@ def compare(rows: Dataset, tests: Sequence[Items]) -> pd.DataFrame:
         that share an n-gram or stand in a row whole, `too_short` those that cannot be
         told, which `share`, the overlapping part, leaves out (NaN where none is left).
     """
-    parts = [_Part(items) for items in tests]
+    parts = [_Part(items) for items in tqdm(tests, "Reading the tests", delay=5)]
     by_length: dict[int, list[np.ndarray]] = {}
     wholes: dict[int, list[_Whole]] = {}  # by the n-gram of their longest text
     for part in parts:

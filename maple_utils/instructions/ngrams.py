@@ -5,7 +5,7 @@ in about one of 10^19 pairs. Hashes differ from process to process: they are not
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -35,7 +35,7 @@ class Hashed:
         return differences * self._inverse[start], self._text[start]
 
 
-@cache
+@lru_cache(maxsize=2)
 def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the powers 0, 1, ... of the base modulo 2^64, and those of its inverse."""
     bases = np.array([_BASE, pow(_BASE, -1, 1 << 64)], np.uint64)
