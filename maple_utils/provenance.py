@@ -21,6 +21,8 @@ from maple_utils.params import workspace
 
 PACKAGE = Path(__file__).resolve().parent
 LARGE = 2**27  # bytes, above which a file is known by its size and time
+# What a notebook only looks on with: an adapter is not made anew where a test changes.
+BESIDE = {"02_train": ("tasks", "instructions/contamination", "instructions/ngrams")}
 
 
 def environment(notebook: str, device: str) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def environment(notebook: str, device: str) -> dict[str, Any]:
         "versions": {name: version(name) for name in packages},
         "git": _git_state(),
         "device": device,
-        "code": code_of([notebook, *_loaded()]),
+        "code": code_of([notebook, *_loaded(BESIDE.get(notebook, ()))]),
     }
 
 
@@ -56,17 +58,16 @@ def _git_state() -> dict[str, Any] | None:
     return {"commit": head.strip(), "clean": not changed.strip()}
 
 
-def _loaded() -> list[str]:
+def _loaded(beside: Iterable[str] = ()) -> list[str]:
     """Return this package's modules that this process has imported.
 
-    The miniature is left out: it is data, which `content_of` digests.
+    Those `beside` are left out with what is in them, and the miniature: it is data,
+    which `content_of` digests.
     """
     names = (name.split(".") for name in sys.modules)
-    return sorted(
-        "/".join(inner)
-        for package, *inner in names
-        if package == PACKAGE.name and inner and inner[0] != "miniature"
-    )
+    paths = ["/".join(inner) for package, *inner in names if package == PACKAGE.name]
+    out = tuple(f"{name}/" for name in ("miniature", *beside))
+    return sorted(path for path in paths if path and not f"{path}/".startswith(out))
 
 
 def code_of(names: Iterable[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from maple_utils import files, rouge, tasks
+from maple_utils.instructions import contamination
 from maple_utils.languages import LANGUAGES
 from maple_utils.metrics import standard_errors
 from maple_utils.params import CELL, Cell
@@ -140,6 +141,24 @@ def training_records(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     columns = ["cell", *CELL, "seconds", "language", "before", "after"]
     columns += ["tokens_per_word", "tokens"]
     return pd.DataFrame(rows, columns=columns), problems
+
+
+def overlaps(runs_dir: Path) -> pd.DataFrame:
+    """Return which part of the tests every runs_dir/CELL/train.json found in its data.
+
+    Returns:
+        A row per run, task and language: the columns of CELL and those of
+        `instructions.contamination.compare`. Older records have none, and damaged files
+        are left to `training_records` to name.
+    """
+    rows: list[dict] = []
+    for file in sorted(Path(runs_dir).glob("*/train.json")):
+        with suppress(OSError, ValueError, KeyError):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            cell = {name: record["parameters"][name] for name in CELL}
+            rows.extend(cell | row for row in record["overlap"])
+    table = pd.DataFrame(rows, columns=[*CELL, *contamination.COLUMNS])
+    return table.astype(_TYPES | {"share": "float64"})
 
 
 def used_parameters(runs_dir: Path) -> dict[str, str]:

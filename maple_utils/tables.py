@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from maple_utils import files
+from maple_utils.claims.contrasts import WHERE, score_changes
 from maple_utils.figures import style
 from maple_utils.params import CELL
 
@@ -79,6 +80,30 @@ def save(scores: pd.DataFrame, folder: Path) -> list[Path]:
                 draft.write_text(text, encoding="utf-8")
         written.append(Path(folder) / f"{task}.html")
     return written
+
+
+def changes(scores: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
+    """Return what finetuning changes beside what of the tests was in its data.
+
+    Args:
+        scores: what `claims.contrasts.primary_scores` returns.
+        overlaps: what `results.overlaps` returns.
+
+    Returns:
+        A row per instruction_data, task and language, the largest overlap first: runs,
+        change (points, mean over runs), overlap (the part of the test items that can be
+        told), items, too_short. The last three are NaN where no run recorded them.
+    """
+    keys = ["instruction_data", *WHERE]
+    found = score_changes(scores).merge(overlaps, "left", [*CELL, *WHERE])
+    table = found.groupby(keys, as_index=False).agg(
+        runs=("change", "size"),
+        change=("change", "mean"),
+        overlap=("share", "mean"),
+        items=("items", "mean"),
+        too_short=("too_short", "mean"),
+    )
+    return table.sort_values(["overlap", *keys], ascending=[False, True, True, True])
 
 
 def write(table: pd.DataFrame, file: Path) -> None:

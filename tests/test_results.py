@@ -1,6 +1,7 @@
 """Tables on disk are whole, checked, and named when they are not."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -146,5 +147,12 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     assert set(table["seconds"]) == {12.5}
     assert set(table["tokens"]) == {900}
     assert [Path(line.split(":")[0]).parent.name for line in problems] == ["bad", "old"]
+    assert results.overlaps(tmp_path).empty  # as from a run before there were any
+    row = dict.fromkeys(("items", "overlapping", "too_short"), 0) | {"share": None}
+    record["overlap"] = [row | {"task": "xlsum", "language": "sw", "note": "no hub"}]
+    (tmp_path / "good" / "train.json").write_text(json.dumps(record))
+    [found] = results.overlaps(tmp_path).itertuples()
+    assert (found.rank, found.task, found.note) == (8, "xlsum", "no hub")
+    assert math.isnan(found.share)
     settings = results.used_parameters(tmp_path)
     assert (settings["rank"], settings["max_length"]) == ("8", "512")

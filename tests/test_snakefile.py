@@ -179,9 +179,10 @@ EVERY_EVALUATE = {f"{cell}/03_evaluate.ipynb" for cell in (BASE, TWO, FOUR)}
             EVERY_TRAIN | (EVERY_EVALUATE - {f"{BASE}/03_evaluate.ipynb"}),
         ),
         ({"token_budget": 100}, EVERY_EVALUATE),
+        ({"tasks": ["xcopa", "xlsum"]}, EVERY_EVALUATE),
         ({"rank": [2]}, None),
     ],
-    ids=["nothing", "training", "evaluation", "fewer cells"],
+    ids=["nothing", "training", "evaluation", "tests", "fewer cells"],
 )
 def test_a_changed_setting_reruns_the_cells_it_touches(whole, change, reruns):
     write_grid(whole, change)

@@ -180,7 +180,7 @@ def test_other_parameters_or_data_find_no_checkpoint(tmp_path):
         plan = training.plan(run, found)
         return checkpoints.folder_of(tmp_path, vars(run), vars(plan), data, processes)
 
-    assert folder() == folder(micro_batch=4)
+    assert folder() == folder(micro_batch=4) == folder(tasks=["xcopa"])
     others = [folder(rank=8), folder(data="b"), folder(bits=8)]
     others += [folder(found=T4), folder(processes=2)]  # shorter rows; other shares
     assert len({folder(), *others}) == 6

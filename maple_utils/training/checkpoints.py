@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-WITHOUT_EFFECT = ("output_dir", "micro_batch", "report_to", "merge", "push_to")
+WITHOUT_EFFECT = (
+    *("output_dir", "micro_batch", "report_to", "merge", "push_to"),
+    "tasks",  # what the rows are only compared with
+)
 CHOSEN = ("max_length", "dtype", "optimizer")  # another device chooses otherwise
 
 

@@ -30,8 +30,8 @@ def save(
         model: its adapter is saved, as PEFT and vLLM load it. The base model is noted
             by its short name or hub id, so that the folder can be moved.
         tokenizer: the base model's.
-        record: cell, parameters, plan, data, train and heldout_bits_per_byte; what the
-            model and this machine add to it, is added.
+        record: cell, parameters, plan, data, train, heldout_bits_per_byte and overlap;
+            what the model and this machine add to it, is added.
         checkpoints: the folder that nobody needs any more.
 
     Returns:

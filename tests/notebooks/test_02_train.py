@@ -19,7 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from maple_utils import grid, models, training
+from maple_utils import grid, models, tasks, training
 from maple_utils.errors import ParameterError
 from tests.notebooks.running import ROOT, error_line, run, run_here
 
@@ -155,6 +155,14 @@ def test_the_record_says_how_it_was_made(trained):
         assert change["after"] < change["before"]
 
 
+def test_the_record_says_how_much_of_the_tests_is_in_the_rows(trained):
+    record = json.loads((trained[0] / "train.json").read_text())
+    found = {(row["task"], row["language"]): row for row in record["overlap"]}
+    assert {task for task, _ in found} == set(tasks.PAPER_TASKS)
+    told = {"items": 160, "overlapping": 0, "share": 0.0, "too_short": 0, "note": ""}
+    assert found["xquad", "hi"] == {"task": "xquad", "language": "hi", **told}
+
+
 # As a node that is taken away: no handler runs, nothing is tidied up.
 KILL = """
 import os, signal
@@ -267,6 +275,7 @@ def faulty(tmp_path_factory) -> Path:
         ({"rank": "thirty-two"}, "rank: got 'thirty-two'; allowed: an integer"),
         ({"bits": 5}, "bits: got 5; allowed: one of 4, 8, 16"),
         ({"languages": "klingon"}, "languages: got 'klingon'"),
+        ({"tasks": "xkopa"}, "tasks: got 'xkopa'; allowed: any of xcopa, belebele"),
         ({"rnak": 32}, "rnak: not a parameter of any notebook; did you mean rank?"),
         ({"base_model": "lama"}, "base_model: got 'lama'; allowed: miniature-llama"),
         ({"instruction_data": "FAULTY/no-output"}, "lacks output"),
@@ -313,10 +322,14 @@ def test_real_rows_train(shared_hub, tmp_path):
         "heldout": 4,
         "batch_size": 4,
         "epochs": 3.0,
+        "tasks": "xquad,belebele",
         "output_dir": str(tmp_path / "cell"),
     }
     run_here("02_train", parameters)
     record = json.loads((tmp_path / "cell" / "train.json").read_text())
+    found = {(row["task"], row["language"]): row for row in record["overlap"]}
+    assert found["xquad", "zh"]["items"] == 1190
+    assert found["belebele", ""]["note"] == "hub_root does not hold it"
     assert (tmp_path / "cell" / "adapter" / "adapter_model.safetensors").is_file()
     losses = [e["loss"] for e in record["train"]["curve"] if "loss" in e]
     assert losses[-1] < losses[0] - 0.5

@@ -46,6 +46,14 @@ def write_record(runs: Path) -> None:
         "train": {"seconds": 90, "tokens": 1000},
         "data": {"tokens_per_word": {"en": 1.4}},
         "heldout_bits_per_byte": {"en": {"before": 1.5, "after": 1.75}},
+        "overlap": [
+            {"task": task, "language": language, "items": 500, "note": ""} | found
+            for task, language, found in (
+                ("xquad", "hi", {"overlapping": 0, "share": 0.0, "too_short": 0}),
+                ("xquad", "en", {"overlapping": 125, "share": 0.25, "too_short": 0}),
+                ("xcopa", "en", {"overlapping": 0, "share": None, "too_short": 500}),
+            )
+        ],
     }
     (runs / "tuned" / "train.json").write_text(json.dumps(record))
 
@@ -89,6 +97,18 @@ def both(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     return run("04_figures", out, paths), out
 
 
+def test_what_of_the_tests_was_in_the_data_stands_beside_the_changes(both):
+    notebook, out = both
+    table = pd.read_csv(out / "figures" / "tables" / "changes.csv")
+    assert list(zip(table["task"], table["language"], strict=True)) == [
+        *(("xquad", "en"), ("xquad", "hi"), ("xcopa", "en"), ("xcopa", "sw"))
+    ]
+    assert table["overlap"].fillna(-1).tolist() == [0.25, 0.0, -1, -1]
+    assert table["too_short"].fillna(-1).tolist() == [0, 0, 500, -1]
+    assert np.allclose(table["change"], 10)
+    assert "25.0%" in shown(notebook)
+
+
 def test_a_base_model_and_its_adapter(both):
     notebook, out = both
     names = drawn(out / "figures")
@@ -102,7 +122,7 @@ def test_a_base_model_and_its_adapter(both):
     claims = pd.read_csv(out / "figures" / "tables" / "claims.csv")
     assert list(claims["id"]) == [f"C{i}" for i in range(1, 9)]
     assert {file.name for file in (out / "figures" / "tables").iterdir()} == {
-        "claims.csv"
+        *("claims.csv", "changes.csv")
     } | {
         f"{task}.{ending}"
         for task in ("xcopa", "xquad")
