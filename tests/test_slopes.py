@@ -84,8 +84,10 @@ def test_bootstrap_draws_the_same_examples_for_every_run() -> None:
     table = simulated.table(rng, GRID, FEW, rank_low=2)
     found = estimate(table)
     rows = predictions(table, rng, 50)
-    low, high = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
-    again = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
+    one_each = contrasts.primary_scores(table)
+    answers = contrasts.examples(one_each, rows)
+    low, high = slopes.bootstrap_examples(found, one_each, answers)
+    again = slopes.bootstrap_examples(found, one_each, answers)
     assert low < found.value < high
     assert (low, high) == again
     # Unpaired, the shared ease of examples alone would give about 2 points.
@@ -97,9 +99,9 @@ def test_bootstrap_without_the_examples_is_empty() -> None:
     table = simulated.table(rng, GRID, FEW)
     rows = predictions(table, rng, 5)
     rows = rows[rows["task"] != "xcopa"]
-    found = slopes.bootstrap_examples(
-        estimate(table), contrasts.primary_scores(table), rows, draws=10
-    )
+    one_each = contrasts.primary_scores(table)
+    answers = contrasts.examples(one_each, rows)
+    found = slopes.bootstrap_examples(estimate(table), one_each, answers, draws=10)
     assert np.isnan(found).all()
 
 
@@ -107,7 +109,8 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     rng = np.random.default_rng(5)
     table = simulated.table(rng, GRID.iloc[:1], {"xcopa": "en sw"})
     rows = predictions(table, rng, 40)
-    paired = contrasts.score_changes(contrasts.primary_scores(table), rows)
+    one_each = contrasts.primary_scores(table)
+    paired = contrasts.score_changes(one_each, contrasts.examples(one_each, rows))
     english = rows[rows["language"] == "en"]
     base = english["rank"] == 0
     values = english.loc[~base, "accuracy"].to_numpy()
@@ -115,7 +118,7 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     expected = difference.std(ddof=1) / np.sqrt(40)
     row = paired[paired["language"] == "en"].iloc[0]
     assert row["change_stderr"] == pytest.approx(expected)
-    unpaired = contrasts.score_changes(contrasts.primary_scores(table)).iloc[0]
+    unpaired = contrasts.score_changes(one_each).iloc[0]
     assert unpaired["change_stderr"] == pytest.approx(1.5 * np.sqrt(2))
 
 

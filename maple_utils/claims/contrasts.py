@@ -98,13 +98,13 @@ def without_holes(wide: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_changes(
-    scores: pd.DataFrame, predictions: pd.DataFrame | None = None
+    scores: pd.DataFrame, answers: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return each finetuned row with its base model's score at the same bits.
 
     Args:
         scores: what `primary_scores` returns.
-        predictions: the tidy predictions; where given, the standard error is that of
+        answers: what `examples` returns; where given, the standard error is that of
             the paired differences by cluster, else of two independent samples (wider).
 
     Returns:
@@ -112,7 +112,7 @@ def score_changes(
         run), base_value and base_stderr (fractions), change and change_stderr (points).
         A standard error of a change is never below one example in n.
     """
-    base, tuned = split(scores)
+    base, tuned = split(scores.assign(score=np.arange(len(scores))))
     keys = ["base_model", "bits", *WHERE]
     base = base.groupby(keys, as_index=False).agg(
         base_value=("value", "mean"), base_stderr=("stderr", "mean")
@@ -121,29 +121,52 @@ def score_changes(
     joined["cell"] = joined.groupby(CELL).ngroup()
     joined["change"] = 100 * (joined["value"] - joined["base_value"])
     error = 100 * np.hypot(joined["stderr"], joined["base_stderr"])
-    if predictions is not None and len(predictions):
-        paired = _paired_errors(scores, predictions)
-        paired = joined[CELL + WHERE].merge(paired, on=CELL + WHERE, how="left")
-        error = paired["paired"].fillna(error)
+    score = joined.pop("score")
+    if answers is not None:
+        error = score.map(_paired_errors(scores, answers)).fillna(error)
     joined["change_stderr"] = np.maximum(error, 100 / joined["n"].astype(float))
     return joined
 
 
-def _paired_errors(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    base, tuned = split(examples(scores, predictions))
-    keys = ["base_model", "bits", *WHERE, "example"]
-    base = base.groupby(keys, as_index=False)["value"].mean()
-    both = tuned.merge(base, on=keys, suffixes=("", "_base"))
-    both["gain"] = 100 * (both["value"] - both["value_base"])
-    return standard_errors(both, CELL + WHERE, "gain").rename("paired").reset_index()
+def _paired_errors(scores: pd.DataFrame, answers: pd.DataFrame) -> pd.Series:
+    """Return the standard error of the change, by the number of the finetuned row."""
+    pair = scores.groupby(["base_model", "bits", *WHERE]).ngroup().to_numpy()
+    score = answers["score"].to_numpy()
+    rows = answers.assign(
+        asked=pair[score] * (answers["example"].max() + 1) + answers["example"]
+    )
+    is_base = scores["rank"].eq(0).to_numpy()[score]
+    base, tuned = rows[is_base], rows[~is_base]
+    before = base.groupby("asked")["value"].mean().reindex(tuned["asked"])
+    tuned = tuned.assign(gain=100 * (tuned["value"] - before.to_numpy()))
+    return standard_errors(tuned.dropna(subset="gain"), ["score"], "gain")
 
 
 def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per example behind `scores`: its keys, cluster and value."""
-    metrics = [metric for metric in MAIN_METRICS if metric in predictions]
-    keys = [*CELL, *WHERE, "scoring", "example", "cluster"]
-    rows = predictions.melt(keys, metrics, var_name="metric").dropna(subset="value")
-    return rows.merge(scores[[*CELL, *WHERE, "scoring", "metric"]])
+    """Return one row per example behind `scores`, in numbers.
+
+    Columns score (the place of its row in `scores`), example and cluster (numbers in
+    the order of their names) and value.
+    """
+    keys = [*CELL, *WHERE, "scoring"]
+    of_keys = predictions.groupby(keys, sort=False, observed=True, dropna=False)
+    group = of_keys.ngroup().to_numpy()
+    groups = predictions.loc[~pd.Series(group).duplicated().to_numpy(), keys]
+    numbered = scores[[*keys, "metric"]].assign(score=np.arange(len(scores)))
+    groups = groups.astype(scores[keys].dtypes).merge(numbered, "left", keys)
+    value = np.full(len(predictions), np.nan)
+    for metric in set(MAIN_METRICS) & set(predictions):
+        own = groups["metric"].eq(metric).to_numpy()[group]
+        value[own] = predictions[metric].to_numpy(float)[own]
+    rows = {"score": groups["score"].fillna(-1).astype("int64").to_numpy()[group]}
+    rows |= {name: _numbers(predictions[name]) for name in ("example", "cluster")}
+    return pd.DataFrame(rows | {"value": value}).dropna(subset="value")
+
+
+def _numbers(names: pd.Series) -> np.ndarray:
+    codes, known = pd.factorize(names)
+    order = pd.Index(known).astype(str).argsort().argsort()
+    return np.append(order, -1)[codes]  # -1 where there is no name
 
 
 def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:

@@ -39,7 +39,7 @@ class Evidence:
     changes: pd.DataFrame  # what `score_changes` returns
     reference: pd.DataFrame
     level: Callable[[str], str]
-    predictions: pd.DataFrame | None = None
+    answers: pd.DataFrame | None = None  # what `examples` returns
     training: pd.DataFrame | None = None  # what `results.training_records` returns
     margin: float = MARGIN
 
@@ -166,8 +166,8 @@ def _by_level(evidence: Evidence, estimate: Estimate, words: str) -> Finding:
     others = slopes[slopes["low"] == 0].groupby("task")["slope"].mean()
     lows = slopes[slopes["low"] == 1]
     bootstrap = (np.nan, np.nan)
-    if evidence.predictions is not None and len(evidence.predictions):
-        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.predictions)
+    if evidence.answers is not None:
+        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.answers)
     return Finding(
         estimate,
         estimate.p,
