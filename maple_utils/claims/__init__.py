@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import yaml
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims import findings, slopes, sometimes
 from maple_utils.claims.contrasts import (
     NotTestable,
     examples,
+    holm,
     primary_scores,
     score_changes,
 )
@@ -118,8 +118,7 @@ def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
     table = table.reindex(columns=[*COLUMNS, "holds"])
     tested = table["p"].notna()
     if tested.any():
-        adjusted = multipletests(table.loc[tested, "p"], method="holm")[1]
-        table.loc[tested, "p_holm"] = adjusted
+        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"])
     supported = table["holds"] & (table["p_holm"] < SIGNIFICANCE)
     table.loc[supported, "verdict"] = "supported"
     table.loc[table["holds"] & ~supported, "why"] += "; not told apart from chance"

@@ -11,6 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from maple_utils.metrics import standard_errors
@@ -54,6 +55,16 @@ def student(value: float, variance: float, df: float, **details: object) -> Esti
     reach = stats.t.ppf(0.975, df) * error
     p = 2 * stats.t.sf(abs(value) / error, df)
     return Estimate(value, value - reach, value + reach, float(p), df, details)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return p-values corrected by Holm's method, each at most 1."""
+    given = np.asarray(p, dtype=float)
+    order = np.argsort(given)
+    steps = given[order] * np.arange(len(given), 0, -1)
+    corrected = np.empty_like(given)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
 
 
 def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:

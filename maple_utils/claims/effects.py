@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils import rouge
 from maple_utils.claims.contrasts import (
     WHERE,
+    holm,
     intervals,
     primary_scores,
     score_changes,
@@ -87,9 +87,8 @@ def shrunk(table: pd.DataFrame) -> pd.DataFrame:
         between = max(excess / room, 0) if len(part) > 1 else np.inf
         own = 1 / (1 + error**2 / between) if between else 0.0
         p = 2 * stats.norm.sf(np.abs(part["mean"]) / error)
-        held = multipletests(p, method="holm")[1]
         drawn = centre + own * (part["mean"] - centre)
-        parts.append(part.assign(shrunk=drawn, p_holm=held))
+        parts.append(part.assign(shrunk=drawn, p_holm=holm(p)))
     return pd.concat(parts)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims.contrasts import (
     WHERE,
@@ -19,6 +18,7 @@ from maple_utils.claims.contrasts import (
     NotTestable,
     clustered_mean,
     factor_difference,
+    holm,
     split,
 )
 from maple_utils.claims.effects import comparable, median_larger, seen_groups
@@ -289,5 +289,4 @@ def _level_tasks(mistral: pd.DataFrame, evidence: Evidence) -> pd.Series:
                 stats.ttest_1samp(gaps, at, alternative=s) for s, at in sides.items()
             ]
             p[task] = max(test.pvalue for test in tests)
-    corrected = multipletests(list(p.values()), method="holm")[1] if p else []
-    return pd.Series(corrected, index=list(p), dtype=float)
+    return pd.Series(holm(list(p.values())), index=list(p), dtype=float)

@@ -43,9 +43,8 @@ def language_weights(
     """
     codes = pd.factorize(slopes["language"])[0]
     same = codes[:, None] == codes[None]
-    covariance = np.eye(len(slopes)) + ratio * same
-    roots, axes = np.linalg.eigh(covariance)
-    whiten = (axes / np.sqrt(roots)) @ axes.T
+    size = same.sum(axis=1)  # the covariance is 1 plus `ratio` within a language
+    whiten = np.eye(len(slopes)) + same * ((1 / np.sqrt(1 + ratio * size) - 1) / size)
     x = whiten @ design
     last = np.linalg.inv(x.T @ x)[-1]
     miss = np.eye(len(x)) - x @ np.linalg.pinv(x)

@@ -7,12 +7,12 @@ claim holds where any is left; how often, how large and where is in the finding.
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims.contrasts import (
     Estimate,
     NotTestable,
     clustered_mean,
+    holm,
     student,
 )
 from maple_utils.claims.effects import gap_to_larger
@@ -68,7 +68,7 @@ def english_worse(evidence: Evidence) -> Finding:
         raise NotTestable("no English scores before and after finetuning")
     z = english["change"] / english["change_stderr"]
     safe = stats.norm.sf(z + evidence.margin / english["change_stderr"])
-    ruled_out = multipletests(safe, method="holm")[0].sum()
+    ruled_out = (holm(safe) < SIGNIFICANCE).sum()
     falling = english.assign(
         effect=-english["change"], error=english["change_stderr"], p=stats.norm.cdf(z)
     )
@@ -88,7 +88,7 @@ def _over_seeds(english: pd.DataFrame) -> str:
     if not several:
         return "one seed each, so of these adapters alone"
     tests = [stats.ttest_1samp(part, 0, alternative="less") for part in several]
-    p = multipletests([test.pvalue for test in tests], method="holm")[1]
+    p = holm([test.pvalue for test in tests])
     return f"over seeds, {(p < SIGNIFICANCE).sum()} of {len(several)} settings fall"
 
 
@@ -155,7 +155,7 @@ def _mean(table: pd.DataFrame, *clusters: str) -> Estimate:
 
 def _sometimes(estimate: Estimate, compared: pd.DataFrame, why: str) -> Finding:
     """Return the finding of a row per comparison: effect, error, p, task."""
-    adjusted = multipletests(compared["p"], method="holm")[1]
+    adjusted = holm(compared["p"])
     holds = adjusted < SIGNIFICANCE
     return Finding(
         estimate,
