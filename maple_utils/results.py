@@ -210,9 +210,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     main = main_metrics(scores)
     names = [Cell(*row).name for row in main[CELL].itertuples(index=False)]
     cells = pd.Series(names, main.index, "str", "mean over languages")
-    return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
-        key=lambda names: names.map(natural_key)
-    )
+    wide = main.pivot_table("value", cells, ["task", "scoring"], sort=False)
+    return wide.loc[sorted(wide.index, key=natural_key)]
 
 
 def main() -> None:

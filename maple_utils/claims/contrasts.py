@@ -20,7 +20,9 @@ from maple_utils.results import MAIN_METRICS, main_metrics
 
 WHERE = ["task", "language"]
 _MEASURE = ["scoring", "metric", "value", "stderr", "n", "cutter"]
-_TEXT = ["base_model", "instruction_data", *WHERE]
+STILL = "nothing varies, so there is no error to judge by; more runs or tests may differ"
+ONE_EACH = "needs two base models and two instruction datasets; train with more of both"
+_TEXT = ["base_model", "instruction_data", *WHERE, "scoring"]
 
 
 class NotTestable(Exception):  # noqa: N818  (an answer, not a failure)
@@ -50,7 +52,7 @@ class Estimate:
 def student(value: float, variance: float, df: float, **details: object) -> Estimate:
     """Return the estimate whose error is Student's t with `df` degrees of freedom."""
     if not (variance > 0 and df > 0):
-        raise NotTestable("nothing varies, so there is no error to judge by")
+        raise NotTestable(STILL)
     error = np.sqrt(variance)
     reach = stats.t.ppf(0.975, df) * error
     p = 2 * stats.t.sf(abs(value) / error, df)
@@ -72,10 +74,12 @@ def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:
 
     Each task keeps the one scoring and metric that most runs have; of equals, the
     likelihood wins, because it does not count learning the answer format as learning
-    the task, then accuracy before F1 before ROUGE-L. Rows without a value are dropped.
+    the task, then accuracy before F1 before ROUGE-L. Rows without a value, or of no
+    example, are dropped.
     """
     table = all_scores.reindex(columns=CELL + WHERE + _MEASURE)
     table = main_metrics(table).dropna(subset="value")
+    table = table[~table["n"].eq(0)]
     table = table.astype({"rank": "int64", "value": float} | dict.fromkeys(_TEXT, str))
     choice = ["task", "scoring", "metric"]
     sizes = table.groupby(choice, as_index=False).size()
@@ -164,7 +168,7 @@ def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     group = of_keys.ngroup().to_numpy()
     groups = predictions.loc[~pd.Series(group).duplicated().to_numpy(), keys]
     numbered = scores[[*keys, "metric"]].assign(score=np.arange(len(scores)))
-    groups = groups.astype(scores[keys].dtypes).merge(numbered, "left", keys)
+    groups = groups.astype(dict.fromkeys(_TEXT, str)).merge(numbered, "left", keys)
     value = np.full(len(predictions), np.nan)
     for metric in set(MAIN_METRICS) & set(predictions):
         own = groups["metric"].eq(metric).to_numpy()[group]
@@ -195,7 +199,9 @@ def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
     codes = [pd.factorize(cluster)[0] for cluster in clusters]
     codes = [code for code in codes if len(code) and code.max() > 0]
     if not codes:
-        raise NotTestable("a single observation has no interval")
+        raise NotTestable(
+            "a single observation has no interval; evaluate more runs, tasks, languages"
+        )
     y = np.asarray(values, dtype=float)
     share = (y - y.mean()) / len(y)
 
@@ -236,7 +242,8 @@ def intervals(
             found = clustered_mean(part[column], *(part[name] for name in clusters))
             reach = found.high - found.value
         if errors:
-            by_task = part.groupby("task")[errors].sum() / len(part)
+            known = part.groupby("task")[errors].agg(["mean", "size"])
+            by_task = (known["mean"] * known["size"]).to_numpy() / len(part)
             reach = np.hypot(np.nan_to_num(reach), 1.96 * np.sqrt((by_task**2).sum()))
         counts = part["language"].nunique(), part["task"].nunique(), len(part)
         rows.append((*names, mean, mean - reach, mean + reach, *counts))
@@ -266,17 +273,19 @@ def factor_difference(scores: pd.DataFrame) -> Estimate:
     )
     sizes = [cells.columns.get_level_values(i).nunique() for i in range(2)]
     if min(sizes, default=0) < 2:
-        raise NotTestable("needs two base models and two instruction datasets")
+        raise NotTestable(ONE_EACH)
     pairs = cells.notna().T.groupby(level=[0, 1]).any().T
     matched = cells[(pairs.sum(axis=1) == sizes[0] * sizes[1])]
     matched = matched.stack(level=[0, 1], future_stack=True).dropna(axis=1)
     runs, places = len(matched) // (sizes[0] * sizes[1]), matched.columns
     if runs < 3 or not len(places):
-        raise NotTestable(f"{runs} settings have every base model with every dataset")
+        raise NotTestable(
+            f"{runs} settings have every base model with every dataset; three would do"
+        )
     y = 100 * matched.sort_index().to_numpy().reshape(runs, *sizes, len(places))
     y = y - y.mean(axis=(1, 2), keepdims=True)
     if not y.any():
-        raise NotTestable("nothing varies, so there is no error to judge by")
+        raise NotTestable(STILL)
     language = places.get_level_values("language")
     variance = _jackknife(y, [~np.eye(runs, dtype=bool)[i] for i in range(runs)], 0)
     several = language.unique() if language.nunique() > 1 else []

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from maple_utils.claims.contrasts import (
+    ONE_EACH,
     WHERE,
     Estimate,
     NotIdentified,
@@ -190,7 +191,9 @@ def english_and_size(evidence: Evidence) -> Finding:
         english[[*keys, "value"]], on=keys, suffixes=("", "_english")
     )
     if pairs.empty:
-        raise NotTestable("no base model scored in English and in another language")
+        raise NotTestable(
+            "no base model scored in English and in another language; evaluate one (03)"
+        )
     ahead = 100 * (pairs["value_english"] - pairs["value"])
     lead = clustered_mean(ahead, pairs["language"], pairs["task"])
     why = f"English ahead of {pairs['language'].nunique()} languages by "
@@ -231,11 +234,13 @@ def _check_matched(evidence: Evidence) -> None:
     """
     runs = split(evidence.scores)[1][CELL].drop_duplicates()
     if min(runs[["base_model", "instruction_data"]].nunique()) < 2:
-        raise NotTestable("needs two base models and two instruction datasets")
+        raise NotTestable(ONE_EACH)
     training = pd.DataFrame() if evidence.training is None else evidence.training
     training = training.reindex(columns=[*CELL, "language", "tokens"]).merge(runs)
     if training["tokens"].isna().any() or len(training) < len(runs):
-        raise NotIdentified("no record of what the runs were trained on")
+        raise NotIdentified(
+            "no record of what the runs were trained on; keep each run's train.json"
+        )
     languages = training.groupby("instruction_data")["language"].agg(frozenset)
     if languages.nunique() > 1:
         raise NotIdentified(f"the datasets hold different languages; {MATCHED_GRID}")
@@ -258,7 +263,9 @@ def mistral_strong(evidence: Evidence) -> Finding:
     table = evidence.scores.assign(family=family)
     base = split(table)[0].pivot_table("value", ["bits", *WHERE], "family").dropna()
     if base.empty or base.shape[1] < 2:
-        raise NotTestable("no task scored by both a Mistral and a Llama base model")
+        raise NotTestable(
+            "no task scored by both a Mistral and a Llama base model; evaluate both (03)"
+        )
     ahead = (100 * (base["mistral"] - base["llama"])).reset_index(name="points")
     lead = clustered_mean(ahead["points"], ahead["language"], ahead["task"])
     why = f"ahead of Llama-2 by {lead.value:.1f} points; GPT-4 "

@@ -25,6 +25,7 @@ def design_matrix(slopes: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     if not _is_full_rank(design):
         raise NotIdentified(
             f"resource level goes hand in hand with {' and '.join(used) or 'the task'}"
+            "; evaluate languages that differ in one alone (03)"
         )
     return design, used
 
@@ -63,7 +64,7 @@ def language_weights(
 def language_ratio(slopes: pd.DataFrame, design: np.ndarray) -> float:
     """Return the variance between languages over that within, from MixedLM."""
     if slopes["slope"].std() < 1e-9:
-        raise NotTestable("the scores do not vary")
+        raise NotTestable("the scores do not vary; more examples may tell runs apart")
     if not slopes["language"].duplicated().any():
         return 0.0
     with warnings.catch_warnings():

@@ -80,7 +80,10 @@ def slope_difference(
     strata = _strata(runs, axis)
     x = _centre(steps(runs[axis].to_numpy(float)).astype(float), strata)
     if not x.any():
-        raise NotTestable(f"no two finetuned runs with the same tests differ in {axis}")
+        raise NotTestable(
+            f"no two finetuned runs with the same tests differ in {axis}; "
+            "evaluate all on the same tasks and languages (03)"
+        )
     groups = runs.groupby("instruction_data").indices
     squares = {data: float(x[own] @ x[own]) for data, own in groups.items()}
     per_run = x / runs["instruction_data"].map(squares).to_numpy()
@@ -124,7 +127,8 @@ def _runs_df(strata: np.ndarray) -> int:
     df = len(strata) - len(set(strata)) - 1
     if df < 1:
         raise NotTestable(
-            f"{len(strata)} runs leave nothing to tell a trend from run-to-run variance"
+            f"{len(strata)} runs leave nothing to tell a trend from run-to-run "
+            "variance; train with more ranks or seeds"
         )
     return df
 
@@ -207,7 +211,9 @@ def _grid(
     several = tuned.groupby(_shared(axis))[axis].transform("nunique") > 1
     tuned = tuned[several]
     if tuned.empty:
-        raise NotTestable(f"no two finetuned runs differ in {axis} alone")
+        raise NotTestable(
+            f"no two finetuned runs differ in {axis} alone; train with another (02)"
+        )
     wide = tuned.pivot(index=CELL, columns=WHERE, values="value")
     points = 100 * without_holes(wide)
     where = points.columns.to_frame(index=False)
@@ -219,7 +225,7 @@ def _grid(
         if counts.get(name, 0) < 2:
             raise NotTestable(
                 f"needs two {name}-resource languages in tasks that have both levels, "
-                f"found {counts.get(name, 0)}"
+                f"found {counts.get(name, 0)}; evaluate more of both (03)"
             )
     return points.index.to_frame(index=False), points
 

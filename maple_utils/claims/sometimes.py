@@ -24,6 +24,8 @@ from maple_utils.claims.findings import (
 )
 from maple_utils.params import CELL
 
+NO_ERROR = "the scores have no standard errors; evaluate two examples or more (03)"
+
 
 def closes_gap(evidence: Evidence) -> Finding:
     """C3: behind the median larger model before, better for it, then level or ahead.
@@ -33,10 +35,18 @@ def closes_gap(evidence: Evidence) -> Finding:
     """
     table = gap_to_larger(_compared(evidence.changes), evidence.reference)
     if table.empty:
-        raise NotTestable("no scores of larger models for these tasks and languages")
+        raise NotTestable(
+            "no scores of larger models for these tasks and languages; "
+            "data/reference_results.md says which there are"
+        )
+    table = table.dropna(subset=["base_stderr", "stderr"])
+    if table.empty:
+        raise NotTestable(NO_ERROR)
     behind = table[table["gap_before"] > 0]
     if behind.empty:
-        raise NotTestable("no base model is behind the median larger model")
+        raise NotTestable(
+            "no base model is behind the median larger model; other tasks may have gaps"
+        )
     least = 100 / behind["n"].astype(float)
     z = (
         behind["gap_before"] / np.maximum(100 * behind["base_stderr"], least),
@@ -65,7 +75,9 @@ def english_worse(evidence: Evidence) -> Finding:
     """
     english = _compared(evidence.changes).query("language == 'en'")
     if english.empty:
-        raise NotTestable("no English scores before and after finetuning")
+        raise NotTestable(
+            "no English scores before and after finetuning; evaluate en (03)"
+        )
     z = english["change"] / english["change_stderr"]
     safe = stats.norm.sf(z + evidence.margin / english["change_stderr"])
     ruled_out = (holm(safe) < SIGNIFICANCE).sum()
@@ -103,9 +115,10 @@ def low_up_high_down(evidence: Evidence) -> Finding:
     table = table[table["level"].isin(["low", "high"])]
     means = table.groupby(["cell", "task", "level"])[["change", "change_stderr"]].mean()
     means = means.unstack("level").dropna()
-    if ("change", "low") not in means or means.empty:
+    if means.shape[1] < 4 or means.empty:
         raise NotTestable(
-            "no task with both low- and high-resource languages before and after"
+            "no task with both low- and high-resource languages before and after; "
+            "evaluate both levels (03)"
         )
     z = means["change"] / means["change_stderr"]
     points = means["change"].reset_index()
@@ -137,11 +150,14 @@ def _by_seen(table: pd.DataFrame, evidence: Evidence) -> str:
 
 
 def _compared(changes: pd.DataFrame) -> pd.DataFrame:
-    compared = changes.dropna(subset=["change", "change_stderr"])
-    if compared.empty:
+    if changes.empty:
         raise NotTestable(
-            "no finetuned row with its base model at the same bits, task and language"
+            "no finetuned row with its base model at the same bits, task and language; "
+            "evaluate the base model too (03)"
         )
+    compared = changes.dropna(subset="change_stderr")
+    if compared.empty:
+        raise NotTestable(NO_ERROR)
     return compared
 
 
