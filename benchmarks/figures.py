@@ -130,7 +130,7 @@ def main() -> None:
             write_runs(runs, options.predictions)
         size = f"{len(cells())} runs x {len(PAPER_TASKS)} tasks x {len(LANGUAGES)} "
         print(f"{size}languages x {options.predictions} examples, load", end=" ")
-        print("%.2f %.2f %.2f" % os.getloadavg())
+        print(*map("{:.2f}".format, os.getloadavg()))
         command = [sys.executable, "-m", "papermill", "notebooks/04_figures.ipynb"]
         command += [f"{folder}/04.ipynb", "-p", "runs_dir", str(runs.resolve())]
         command += ["-p", "output_dir", f"{folder}/figures", "--no-progress-bar"]

@@ -229,7 +229,11 @@ BAD = {
     "one comparison": (lambda t: one_cell(t).head(28).iloc[[0, 27]], "C6", "no base"),
     "one language": (lambda t: t[t["language"].eq("sw")], "C5", "no task with both"),
     "only English": (lambda t: t[t["language"].eq("en")], "C6", "English and in an"),
-    "only low resources": (lambda t: t[t["language"].isin(simulated.LOW)], "C5", "both"),
+    "only low resources": (
+        lambda t: t[t["language"].isin(simulated.LOW)],
+        "C5",
+        "both",
+    ),
     "three languages": (
         lambda t: t[t["language"].isin(["en", "es", "sw"])],
         "C1",

@@ -20,7 +20,9 @@ from maple_utils.results import MAIN_METRICS, main_metrics
 
 WHERE = ["task", "language"]
 _MEASURE = ["scoring", "metric", "value", "stderr", "n", "cutter"]
-STILL = "nothing varies, so there is no error to judge by; more runs or tests may differ"
+STILL = (
+    "nothing varies, so there is no error to judge by; more runs or tests may differ"
+)
 ONE_EACH = "needs two base models and two instruction datasets; train with more of both"
 _TEXT = ["base_model", "instruction_data", *WHERE, "scoring"]
 
@@ -249,78 +251,3 @@ def intervals(
         rows.append((*names, mean, mean - reach, mean + reach, *counts))
     columns = [*keys, "mean", "low", "high", "languages", "tasks", "n"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def factor_difference(scores: pd.DataFrame) -> Estimate:
-    """Return how much more of the variance the base model explains than the data.
-
-    Finetuned runs are matched by rank, bits and seed over every pairing of base model
-    and data. Per (task, language) the variance component of a factor is the mean
-    product of its effects in two different runs, so that run-to-run variance adds
-    nothing on average (an omega squared, not an eta squared). The shares are of all the
-    variance between runs. The error is a jackknife over matched runs plus one over
-    languages; a bootstrap would pair a run with itself and bring that variance back.
-
-    Returns:
-        The difference of shares (-1 to 1); details hold the two shares, `base` and
-        `data`, the `wins` (fraction of (task, language) where base is ahead) and `n`.
-    """
-    tuned = split(scores)[1]
-    cells = tuned.pivot(
-        index=["rank", "bits", "seed"],
-        columns=["base_model", "instruction_data", *WHERE],
-        values="value",
-    )
-    sizes = [cells.columns.get_level_values(i).nunique() for i in range(2)]
-    if min(sizes, default=0) < 2:
-        raise NotTestable(ONE_EACH)
-    pairs = cells.notna().T.groupby(level=[0, 1]).any().T
-    matched = cells[(pairs.sum(axis=1) == sizes[0] * sizes[1])]
-    matched = matched.stack(level=[0, 1], future_stack=True).dropna(axis=1)
-    runs, places = len(matched) // (sizes[0] * sizes[1]), matched.columns
-    if runs < 3 or not len(places):
-        raise NotTestable(
-            f"{runs} settings have every base model with every dataset; three would do"
-        )
-    y = 100 * matched.sort_index().to_numpy().reshape(runs, *sizes, len(places))
-    y = y - y.mean(axis=(1, 2), keepdims=True)
-    if not y.any():
-        raise NotTestable(STILL)
-    language = places.get_level_values("language")
-    variance = _jackknife(y, [~np.eye(runs, dtype=bool)[i] for i in range(runs)], 0)
-    several = language.unique() if language.nunique() > 1 else []
-    variance += _jackknife(y, [language != code for code in several], -1)
-    base, data, total = _components(y)
-    fewest = min(runs, len(several) or runs)
-    return student(
-        _difference(y),
-        variance,
-        fewest - 1,
-        base=base.mean() / total,
-        data=data.mean() / total,
-        wins=float((base > data).mean()),
-        n=int(y.size),
-    )
-
-
-def _components(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the variance by base and by data per place, and all of it on average."""
-
-    def component(effects: np.ndarray) -> np.ndarray:
-        runs, levels, _ = effects.shape
-        products = effects.sum(axis=0) ** 2 - (effects**2).sum(axis=0)
-        return products.sum(axis=0) / (runs * (runs - 1) * levels)
-
-    base, data = component(y.mean(axis=2)), component(y.mean(axis=1))
-    total = (y**2).sum(axis=(1, 2)).mean() / (y.shape[1] * y.shape[2])
-    return base, data, total
-
-
-def _difference(y: np.ndarray) -> float:
-    base, data, total = _components(y)
-    return float((base - data).mean() / total) if total else 0.0
-
-
-def _jackknife(y: np.ndarray, kept: list[np.ndarray], axis: int) -> float:
-    left = np.array([_difference(np.compress(keep, y, axis=axis)) for keep in kept])
-    return (len(left) - 1) * float(left.var()) if len(left) else 0.0

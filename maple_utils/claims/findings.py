@@ -18,11 +18,11 @@ from maple_utils.claims.contrasts import (
     NotIdentified,
     NotTestable,
     clustered_mean,
-    factor_difference,
     holm,
     split,
 )
 from maple_utils.claims.effects import comparable, median_larger, seen_groups
+from maple_utils.claims.factors import factor_difference
 from maple_utils.claims.slopes import bootstrap_examples, slope_difference
 from maple_utils.params import CELL
 
@@ -264,7 +264,7 @@ def mistral_strong(evidence: Evidence) -> Finding:
     base = split(table)[0].pivot_table("value", ["bits", *WHERE], "family").dropna()
     if base.empty or base.shape[1] < 2:
         raise NotTestable(
-            "no task scored by both a Mistral and a Llama base model; evaluate both (03)"
+            "no task scored by both a Mistral and a Llama base model; run 03 on both"
         )
     ahead = (100 * (base["mistral"] - base["llama"])).reset_index(name="points")
     lead = clustered_mean(ahead["points"], ahead["language"], ahead["task"])
