@@ -106,7 +106,7 @@ def evidence_of(row: Row, plan: Plan, seed: int) -> tuple[Evidence, pd.DataFrame
         truth = write_runs(row.world, plan, seed, folder)
         scores, _ = results.collect(folder)
         training, _ = results.training_records(folder)
-        predictions = results.predictions(folder)
+        predictions, _ = results.predictions(folder)
     places = pd.MultiIndex.from_frame(plan.places()[WHERE])
     exact = pd.DataFrame(truth, pd.MultiIndex.from_frame(plan.runs()), places)
     exact = exact.stack(WHERE, future_stack=True).rename("exact").reset_index()

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from maple_utils import files, rouge, tasks
 from maple_utils.instructions import contamination
@@ -186,12 +188,26 @@ def _heldout(record: dict) -> list[dict]:
     ]
 
 
-def predictions(runs_dir: Path) -> pd.DataFrame:
-    """Return how every example below `runs_dir` was judged, without the answers."""
-    columns = [*CELL, "task", "language", "scoring", "example", "cluster", *METRICS]
-    files = sorted(Path(runs_dir).glob("*/predictions.parquet"))
-    tables = [pd.read_parquet(file, columns=columns) for file in files]
-    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+def predictions(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return how every example below `runs_dir` was judged, without the answers.
+
+    Texts are categories, since a grid has millions of rows. And a line per file that
+    was skipped, as `collect` does.
+    """
+    texts = ["base_model", "instruction_data", "task", "language", "scoring"]
+    texts += ["example", "cluster"]
+    columns = [*texts, "rank", "bits", "seed", *MAIN_METRICS]
+    tables, problems = [], []
+    for file in sorted(Path(runs_dir).glob("*/predictions.parquet")):
+        try:
+            table = parquet.read_table(file, columns=columns, read_dictionary=texts)
+            tables.append(table.select(columns))
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{file}: {str(error).splitlines()[0]}")
+    if not tables:
+        return pd.DataFrame(columns=columns), problems
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    return whole.unify_dictionaries().to_pandas(), problems
 
 
 def shipped() -> pd.DataFrame:
@@ -214,9 +230,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     main = main_metrics(scores)
     names = [Cell(*row).name for row in main[CELL].itertuples(index=False)]
     cells = pd.Series(names, main.index, "str", "mean over languages")
-    return main.pivot_table("value", cells, ["task", "scoring"], sort=False).sort_index(
-        key=lambda names: names.map(natural_key)
-    )
+    wide = main.pivot_table("value", cells, ["task", "scoring"], sort=False)
+    return wide.loc[sorted(wide.index, key=natural_key)]
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The claims give the right answer on tables whose truth is known."""
 
-import gc
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from maple_utils.claims import effects, findings, sometimes
 from maple_utils.errors import ParameterError
 from maple_utils.languages import resource_level
 from tests import simulated_claims as simulated
+from tests.test_slopes import predictions
 
 FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr ar hi sw te gu qu")
-gc.freeze()  # statsmodels collects all garbage at every correction, a second each
 STILL = {"language_slope": 0, "pair_slope": 0, "task_slope": 0, "noise": 0.5}
 
 
@@ -154,7 +153,7 @@ def test_what_could_have_been_found_is_found_four_times_in_five() -> None:
     told = answers(simulated.table(np.random.default_rng(0), grid, few, **still))
     least = told.loc["C4", "detectable"]
     p = []
-    for seed in range(60):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         table = simulated.table(rng, grid, few, english=-least, **still)
         found = sometimes.english_worse(claims.gather(table))
@@ -207,31 +206,107 @@ def test_holm_runs_over_the_testable_claims_alone() -> None:
     assert (tested["p_holm"] >= tested["p"]).all()
 
 
+def one_cell(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one finetuned run and its base model."""
+    own = table["base_model"].eq("mistral-7b") & table["bits"].eq(4)
+    own &= table["instruction_data"].isin(["", "multialpaca"])
+    return table[own & table["rank"].isin([0, 8])]
+
+
+def holed(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return the table with every third number of some columns gone."""
+    gone = np.arange(len(table)) % 3 == 0
+    return table.assign(**{name: table[name].mask(gone) for name in columns})
+
+
+# A table, a claim that it cannot answer, and what that claim says of it.
+BAD = {
+    "no columns": (lambda t: pd.DataFrame(), "C6", "no base model"),
+    "no rows": (lambda t: t.iloc[:0], "C1", "no two finetuned runs differ in rank"),
+    "one row": (lambda t: t.iloc[[0]], "C6", "no base model"),
+    "one run": (lambda t: t[t["rank"].gt(0)].query("rank == 4").head(27), "C2", "bits"),
+    "one run and its base": (one_cell, "C1", "differ in rank alone"),
+    "one comparison": (lambda t: one_cell(t).head(28).iloc[[0, 27]], "C6", "no base"),
+    "one language": (lambda t: t[t["language"].eq("sw")], "C5", "no task with both"),
+    "only English": (lambda t: t[t["language"].eq("en")], "C6", "English and in an"),
+    "only low resources": (
+        lambda t: t[t["language"].isin(simulated.LOW)],
+        "C5",
+        "both",
+    ),
+    "three languages": (
+        lambda t: t[t["language"].isin(["en", "es", "sw"])],
+        "C1",
+        "two low-resource",
+    ),
+    "no English": (lambda t: t[t["language"].ne("en")], "C4", "no English"),
+    "no base model": (lambda t: t[t["rank"].gt(0)], "C3", "evaluate the base model"),
+    "no Llama base": (lambda t: t[t["rank"].gt(0)], "C8", "no task scored by both"),
+    "only base models": (lambda t: t[t["rank"].eq(0)], "C1", "differ in rank"),
+    "one base model": (
+        lambda t: t[t["base_model"].eq("mistral-7b")],
+        "C7",
+        "two base models",
+    ),
+    "one rank": (lambda t: t[t["rank"].isin([0, 8])], "C1", "train with another (02)"),
+    "one width": (lambda t: t[t["bits"].eq(4)], "C2", "differ in bits"),
+    "no value": (lambda t: t.assign(value=np.nan), "C4", "no finetuned row with its"),
+    "no numbers": (
+        lambda t: t.assign(value=np.nan, stderr=np.nan, n=np.nan),
+        "C4",
+        "no finetuned row with its base",
+    ),
+    "no errors": (lambda t: t.assign(stderr=np.nan), "C3", "no standard errors"),
+    "no examples": (lambda t: t.assign(n=0), "C6", "no base model"),
+    "another metric": (lambda t: t.assign(metric="bleu"), "C6", "no base model"),
+    "all the same": (lambda t: t.assign(value=0.5), "C1", "do not vary"),
+    "never varies": (lambda t: t.assign(value=0.5), "C7", "nothing varies"),
+    "all zero": (lambda t: t.assign(value=0.0, stderr=0.0), "C8", "nothing varies"),
+    "one task": (lambda t: t[t["task"].eq("xcopa")], "", ""),
+    "holes": (lambda t: holed(t, "value"), "", ""),
+    "holes in errors": (lambda t: holed(t, "stderr"), "", ""),
+    "holes everywhere": (lambda t: holed(t, "value", "stderr", "n"), "", ""),
+    "zero errors": (lambda t: t.assign(stderr=0.0), "", ""),
+    "one example": (lambda t: t.assign(n=1), "", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def answered() -> pd.DataFrame:
+    """Return five answers to each task, but none of one run."""
+    table = scores()
+    rows = predictions(table, np.random.default_rng(1), 5)
+    return rows[rows["rank"].ne(8) | rows["bits"].ne(4)]
+
+
 @pytest.mark.parametrize(
-    ("change", "claim", "reason"),
+    ("bad", "paired"),
     [
-        (lambda t: t.iloc[:0], "C1", "no two finetuned runs differ in rank"),
-        (lambda t: pd.DataFrame(), "C6", "no base model"),
-        (lambda t: t.assign(value=np.nan), "C4", "no finetuned row with its base"),
-        (lambda t: t[t["rank"].isin([0, 8])], "C1", "differ in rank"),
-        (lambda t: t[t["rank"].gt(0)], "C3", "no finetuned row with its base"),
-        (lambda t: t[t["rank"].gt(0)], "C8", "no task scored by both"),
-        (lambda t: t[t["language"].isin(["en", "es", "sw"])], "C1", "two low-resource"),
-        (lambda t: t[t["language"].ne("en")], "C4", "no English"),
-        (lambda t: t[t["base_model"].eq("mistral-7b")], "C7", "two base models"),
-        (lambda t: t.iloc[[0]], "C6", "no base model"),
-        (lambda t: t[t["rank"].gt(0)].iloc[[0]], "C2", "differ in bits"),
-        (lambda t: t.assign(value=0.5), "C1", "do not vary"),
-        (lambda t: t.assign(value=0.5), "C7", "nothing varies"),
+        *((bad, bad != "no errors") for bad in BAD),
+        *((bad, False) for bad in ("holes everywhere", "one run and its base")),
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_untestable_claims_say_why(change, claim: str, reason: str) -> None:
-    table = answers(change(scores()))
-    assert len(table) == 8
-    assert table.loc[claim, "verdict"] == "not testable with these runs"
-    assert reason in table.loc[claim, "why"]
-    assert np.isnan(table.loc[claim, "p"])
+def test_claims_that_cannot_be_tested_say_why(bad: str, paired: bool, answered) -> None:
+    change, claim, reason = BAD[bad]
+    table = change(scores())
+    given = (answered if paired else None, None, simulated.training(scores()))
+    evidence = claims.gather(table, *given)
+    found = claims.evaluate_claims(evidence).set_index("id")
+    claims.influence(evidence)
+    assert list(found.index) == [f"C{i}" for i in range(1, 9)]
+    told = found["verdict"].isin(["supported", "not supported"])
+    numbers = ["estimate", "low", "high", "p", "p_holm", "share", "detectable"]
+    assert np.isfinite(found.loc[told, numbers].astype(float)).all(axis=None)
+    assert found.loc[~told, "p"].isna().all()
+    words = r"not (testable|identified) with these runs"
+    assert found.loc[~told, "verdict"].str.fullmatch(words).all()
+    # What is missing; and after the semicolon, what to do about it.
+    assert found.loc[~told, "why"].str.fullmatch(r"[^;\n]{20,120}; [^;\n]{8,60}").all()
+    assert not found["why"].str.contains(r"\b(?:nan|inf)\b").any()
+    if claim:
+        assert not told[claim]
+        assert reason in found.loc[claim, "why"]
 
 
 def test_two_runs_cannot_tell_a_trend_from_chance() -> None:
@@ -277,12 +352,12 @@ def test_what_sometimes_happens_is_rarely_found_where_it_does_not() -> None:
     wrong = {"C4": 0, "C5": 0}
     truth = STILL | {"noise": 1.5, "run": 0, "run_language": 0}
     grid = simulated.runs(ranks=(8, 16), bits=(4,))
-    for seed in range(60):
+    for seed in range(20):
         table = simulated.table(np.random.default_rng(seed), grid, FEW, **truth)
         evidence = claims.gather(table, reference=reference(0.9).iloc[:0])
         wrong["C4"] += sometimes.english_worse(evidence).p < 0.05
         wrong["C5"] += sometimes.low_up_high_down(evidence).p < 0.05
-    assert max(wrong.values()) <= 4
+    assert max(wrong.values()) <= 2
 
 
 def test_reference_follows_its_own_rules() -> None:

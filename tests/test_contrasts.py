@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from maple_utils.claims import contrasts
+from maple_utils.claims import contrasts, factors
 from tests import simulated_claims as simulated
 
 FEW = dict.fromkeys(("xcopa", "belebele", "xquad"), "en es fr zh ar hi sw te")
@@ -82,7 +82,7 @@ def test_shares_of_variance_are_those_put_in() -> None:
     table = simulated.table(
         np.random.default_rng(5), simulated.runs(), FEW, base_sd=3, **still
     )
-    found = contrasts.factor_difference(contrasts.primary_scores(table))
+    found = factors.factor_difference(contrasts.primary_scores(table))
     assert found.details["base"] > 0.5
     assert found.details["data"] == pytest.approx(0, abs=0.03)
     assert found.low > 0
@@ -94,7 +94,7 @@ def test_a_base_model_that_explains_everything_has_all_the_variance() -> None:
     noise = np.random.default_rng(1).normal(0, 1e-3, len(table))
     first = table["base_model"] == table["base_model"].iloc[0]
     table["value"] = 0.3 + 0.2 * first + noise
-    found = contrasts.factor_difference(contrasts.primary_scores(table))
+    found = factors.factor_difference(contrasts.primary_scores(table))
     assert found.details["base"] == pytest.approx(1, abs=0.01)
     assert found.details["data"] == pytest.approx(0, abs=0.01)
     assert found.value == pytest.approx(1, abs=0.01)
@@ -108,5 +108,5 @@ def test_equal_factors_are_rarely_told_apart() -> None:
         table = simulated.table(
             np.random.default_rng(seed), grid, FEW, base_sd=1, data_sd=1, **still
         )
-        wrong += contrasts.factor_difference(contrasts.primary_scores(table)).p < 0.05
+        wrong += factors.factor_difference(contrasts.primary_scores(table)).p < 0.05
     assert wrong <= 6

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from maple_utils import files, results
+from tests import simulated_claims
 
 
 def predictions(**changes) -> pd.DataFrame:
@@ -156,3 +157,10 @@ def test_training_reads_every_record_and_names_what_it_skips(tmp_path):
     assert math.isnan(found.share)
     settings = results.used_parameters(tmp_path)
     assert (settings["rank"], settings["max_length"]) == ("8", "512")
+
+
+def test_the_summary_sorts_names_with_other_numbers_of_numbers():
+    grid = simulated_claims.runs(ranks=(8, 16), bits=(4,))
+    scores = simulated_claims.table(np.random.default_rng(0), grid, {"xcopa": "en sw"})
+    names = list(results.summary(scores).index)
+    assert names[:2] == ["llama-2-7b_4bit", "llama-2-7b_bactrian-x-22_r8_4bit"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 
 from maple_utils import claims
-from maple_utils.claims import contrasts, findings, slopes
+from maple_utils.claims import contrasts, findings, mixed_model, slopes
 from maple_utils.languages import resource_level
 from maple_utils.params import CELL
 from tests import simulated_claims as simulated
@@ -84,8 +84,10 @@ def test_bootstrap_draws_the_same_examples_for_every_run() -> None:
     table = simulated.table(rng, GRID, FEW, rank_low=2)
     found = estimate(table)
     rows = predictions(table, rng, 50)
-    low, high = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
-    again = slopes.bootstrap_examples(found, contrasts.primary_scores(table), rows)
+    one_each = contrasts.primary_scores(table)
+    answers = contrasts.examples(one_each, rows)
+    low, high = slopes.bootstrap_examples(found, one_each, answers)
+    again = slopes.bootstrap_examples(found, one_each, answers)
     assert low < found.value < high
     assert (low, high) == again
     # Unpaired, the shared ease of examples alone would give about 2 points.
@@ -97,9 +99,9 @@ def test_bootstrap_without_the_examples_is_empty() -> None:
     table = simulated.table(rng, GRID, FEW)
     rows = predictions(table, rng, 5)
     rows = rows[rows["task"] != "xcopa"]
-    found = slopes.bootstrap_examples(
-        estimate(table), contrasts.primary_scores(table), rows, draws=10
-    )
+    one_each = contrasts.primary_scores(table)
+    answers = contrasts.examples(one_each, rows)
+    found = slopes.bootstrap_examples(estimate(table), one_each, answers, draws=10)
     assert np.isnan(found).all()
 
 
@@ -107,7 +109,8 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     rng = np.random.default_rng(5)
     table = simulated.table(rng, GRID.iloc[:1], {"xcopa": "en sw"})
     rows = predictions(table, rng, 40)
-    paired = contrasts.score_changes(contrasts.primary_scores(table), rows)
+    one_each = contrasts.primary_scores(table)
+    paired = contrasts.score_changes(one_each, contrasts.examples(one_each, rows))
     english = rows[rows["language"] == "en"]
     base = english["rank"] == 0
     values = english.loc[~base, "accuracy"].to_numpy()
@@ -115,7 +118,7 @@ def test_paired_errors_are_those_of_the_differences() -> None:
     expected = difference.std(ddof=1) / np.sqrt(40)
     row = paired[paired["language"] == "en"].iloc[0]
     assert row["change_stderr"] == pytest.approx(expected)
-    unpaired = contrasts.score_changes(contrasts.primary_scores(table)).iloc[0]
+    unpaired = contrasts.score_changes(one_each).iloc[0]
     assert unpaired["change_stderr"] == pytest.approx(1.5 * np.sqrt(2))
 
 
@@ -134,3 +137,67 @@ def test_the_bootstrap_of_bits_takes_the_base_models_off() -> None:
     assert total == pytest.approx(found.estimate.value)
     assert found.bootstrap[0] < found.estimate.value < found.bootstrap[1]
     assert weights.groupby(["base_model", "bits", "task"]).sum().abs().max() < 1e-9
+
+
+def bell_mccaffrey(x: np.ndarray, clusters: pd.Series) -> tuple[np.ndarray, float]:
+    """Return CR2's residual makers of the last coefficient, and their Satterthwaite df.
+
+    Written down from Bell and McCaffrey (2002) and Pustejovsky and Tipton (2018, eqs. 6
+    and 11) with whole matrices, for independent errors.
+    """
+    bread = np.linalg.inv(x.T @ x)
+    hat = np.eye(len(x)) - x @ bread @ x.T
+    makers = []
+    for _, own in clusters.groupby(clusters).indices.items():
+        block = hat[np.ix_(own, own)]
+        adjusted = x[own].T @ linalg.fractional_matrix_power(block, -0.5) @ hat[own]
+        makers.append((bread @ adjusted)[-1])
+    products = np.array([[one @ other for other in makers] for one in makers])
+    return np.array(makers), np.trace(products) ** 2 / (products**2).sum()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5])
+def test_errors_by_language_are_those_of_bell_and_mccaffrey(ratio: float) -> None:
+    """Of a few uneven clusters; with a random effect, in the model without it."""
+    rng = np.random.default_rng(7)
+    codes = [*"aaaabbbccdddeeef", *"ggh"]
+    table = pd.DataFrame({"language": codes, "instruction_data": "one"})
+    table["task"] = np.array(["x", "y", "z"])[rng.integers(0, 3, len(table))]
+    table["low"] = table["language"].isin([*"adfg"]).astype(float)
+    table["tokens"] = rng.normal(size=len(table))
+    table["slope"] = rng.normal(size=len(table))
+    design, used = mixed_model.design_matrix(table)
+    weigh, pull, df = mixed_model.language_weights(table, design, ratio)
+    together = table["language"].to_numpy()[:, None] == table["language"].to_numpy()
+    covariance = np.eye(len(table)) + ratio * together
+    root = linalg.inv(linalg.sqrtm(covariance))
+    makers, expected = bell_mccaffrey(root @ design, table["language"])
+    found = ((pull @ table["slope"]) ** 2).sum()
+    assert used == ["tokens"]
+    assert found == pytest.approx(((makers @ root @ table["slope"]) ** 2).sum())
+    assert df == pytest.approx(expected)
+    # Unbiased: if the model holds, the error's mean is the variance of the estimate.
+    assert np.trace(pull @ covariance @ pull.T) == pytest.approx(
+        weigh @ covariance @ weigh
+    )
+
+
+def test_error_of_a_mean_is_what_clubsandwich_is_held_to() -> None:
+    """The formulas of CR2 and its df in its tests, test_intercept_formulas.R."""
+    rng = np.random.default_rng(8)
+    size = np.array([1, 2, 2, 4, 7, 9])
+    table = pd.DataFrame({"language": np.repeat([*"abcdef"], size)})
+    table["slope"] = rng.normal(size=len(table))
+    ones = np.ones((len(table), 1))
+    weigh, pull, df = mixed_model.language_weights(table, ones, 0.0)
+    mean, total = table.groupby("language")["slope"].mean(), size.sum()
+    off = (mean.to_numpy() - table["slope"].mean()) ** 2
+    rest = total - size
+    spread = total**2 * (size**2 / rest**2).sum()
+    spread -= 2 * total * (size**3 / rest**2).sum()
+    spread += (size**2 / rest).sum() ** 2
+    assert weigh @ table["slope"] == pytest.approx(table["slope"].mean())
+    assert ((pull @ table["slope"]) ** 2).sum() == pytest.approx(
+        (size**2 * off / (1 - size / total)).sum() / total**2
+    )
+    assert df == pytest.approx(total**2 / spread)

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import claims as calibration
 from maple_utils import claims, results
-from maple_utils.claims.contrasts import WHERE, factor_difference, primary_scores
+from maple_utils.claims.contrasts import WHERE, examples, primary_scores
+from maple_utils.claims.factors import factor_difference
 from maple_utils.claims.worlds import (
     DRAWS,
     Plan,
@@ -34,10 +35,11 @@ STILL = dict.fromkeys(["base", "base_language", "data", "data_language"], 0.0)
 
 
 def simulated(world: World, plan: Plan, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores and predictions of made-up runs."""
+    """Return the scores and answers of made-up runs."""
     rng = np.random.default_rng(seed)
     rows = pd.concat(list(answers(abilities(world, plan, rng), plan, rng)))
-    return primary_scores(results.scores_from_predictions(rows)), rows
+    scores = primary_scores(results.scores_from_predictions(rows))
+    return scores, examples(scores, rows)
 
 
 def test_scores_of_many_questions_are_the_expected_ones():
@@ -85,7 +87,8 @@ def test_runs_are_read_as_02_and_03_would_have_left_them(tmp_path):
     files = [tmp_path / TUNED[0].name / "predictions.parquet"]
     files.append(tmp_path / "again" / TUNED[0].name / "predictions.parquet")
     pd.testing.assert_frame_equal(*map(pd.read_parquet, files))
-    evidence = claims.gather(scores, results.predictions(tmp_path), None, training)
+    predictions, _ = results.predictions(tmp_path)
+    evidence = claims.gather(scores, predictions, None, training)
     verdicts = claims.evaluate_claims(evidence).set_index("id")["verdict"]
     assert set(verdicts.drop("C2")) <= {"supported", "not supported"}
     assert verdicts["C2"] == "not testable with these runs"  # one width

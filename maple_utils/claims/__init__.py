@@ -12,10 +12,15 @@ from typing import Any
 import pandas as pd
 import yaml
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims import findings, slopes, sometimes
-from maple_utils.claims.contrasts import NotTestable, primary_scores, score_changes
+from maple_utils.claims.contrasts import (
+    NotTestable,
+    examples,
+    holm,
+    primary_scores,
+    score_changes,
+)
 from maple_utils.claims.findings import MARGIN, SIGNIFICANCE, Evidence, Finding
 from maple_utils.languages import check_languages, resource_level
 
@@ -87,8 +92,10 @@ def gather(
     scores = primary_scores(all_scores)
     check_languages(scores["language"])
     reference = reference_results() if reference is None else reference
-    changes = score_changes(scores, predictions)
-    return Evidence(scores, changes, reference, level, predictions, training, margin)
+    has_answers = predictions is not None and len(predictions) > 0
+    answers = examples(scores, predictions) if has_answers else None
+    changes = score_changes(scores, answers)
+    return Evidence(scores, changes, reference, level, answers, training, margin)
 
 
 def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
@@ -111,8 +118,7 @@ def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
     table = table.reindex(columns=[*COLUMNS, "holds"])
     tested = table["p"].notna()
     if tested.any():
-        adjusted = multipletests(table.loc[tested, "p"], method="holm")[1]
-        table.loc[tested, "p_holm"] = adjusted
+        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"])
     supported = table["holds"] & (table["p_holm"] < SIGNIFICANCE)
     table.loc[supported, "verdict"] = "supported"
     table.loc[table["holds"] & ~supported, "why"] += "; not told apart from chance"

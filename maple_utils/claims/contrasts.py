@@ -11,7 +11,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from maple_utils.metrics import standard_errors
 from maple_utils.params import CELL
@@ -19,7 +21,11 @@ from maple_utils.results import MAIN_METRICS, main_metrics
 
 WHERE = ["task", "language"]
 _MEASURE = ["scoring", "metric", "value", "stderr", "n", "cutter"]
-_TEXT = ["base_model", "instruction_data", *WHERE]
+STILL = (
+    "nothing varies, so there is no error to judge by; more runs or tests may differ"
+)
+ONE_EACH = "needs two base models and two instruction datasets; train with more of both"
+_TEXT = ["base_model", "instruction_data", *WHERE, "scoring"]
 
 
 class NotTestable(Exception):  # noqa: N818  (an answer, not a failure)
@@ -49,11 +55,17 @@ class Estimate:
 def student(value: float, variance: float, df: float, **details: object) -> Estimate:
     """Return the estimate whose error is Student's t with `df` degrees of freedom."""
     if not (variance > 0 and df > 0):
-        raise NotTestable("nothing varies, so there is no error to judge by")
+        raise NotTestable(STILL)
     error = np.sqrt(variance)
     reach = stats.t.ppf(0.975, df) * error
     p = 2 * stats.t.sf(abs(value) / error, df)
     return Estimate(value, value - reach, value + reach, float(p), df, details)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return p-values corrected by Holm's method, each at most 1."""
+    given = np.asarray(p, dtype=float)
+    return multipletests(given, method="holm")[1] if len(given) else given
 
 
 def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:
@@ -61,10 +73,12 @@ def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:
 
     Each task keeps the one scoring and metric that most runs have; of equals, the
     likelihood wins, because it does not count learning the answer format as learning
-    the task, then accuracy before F1 before ROUGE-L. Rows without a value are dropped.
+    the task, then accuracy before F1 before ROUGE-L. Rows without a value, or of no
+    example, are dropped.
     """
     table = all_scores.reindex(columns=CELL + WHERE + _MEASURE)
     table = main_metrics(table).dropna(subset="value")
+    table = table[~table["n"].eq(0)]
     table = table.astype({"rank": "int64", "value": float} | dict.fromkeys(_TEXT, str))
     choice = ["task", "scoring", "metric"]
     sizes = table.groupby(choice, as_index=False).size()
@@ -98,13 +112,13 @@ def without_holes(wide: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_changes(
-    scores: pd.DataFrame, predictions: pd.DataFrame | None = None
+    scores: pd.DataFrame, answers: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return each finetuned row with its base model's score at the same bits.
 
     Args:
         scores: what `primary_scores` returns.
-        predictions: the tidy predictions; where given, the standard error is that of
+        answers: what `examples` returns; where given, the standard error is that of
             the paired differences by cluster, else of two independent samples (wider).
 
     Returns:
@@ -113,7 +127,7 @@ def score_changes(
         and change_df, the degrees of freedom of that error: clusters (without
         predictions: examples) less one. No standard error is below one example in n.
     """
-    base, tuned = split(scores)
+    base, tuned = split(scores.assign(score=np.arange(len(scores))))
     keys = ["base_model", "bits", *WHERE]
     base = base.groupby(keys, as_index=False).agg(
         base_value=("value", "mean"), base_stderr=("stderr", "mean")
@@ -123,32 +137,58 @@ def score_changes(
     joined["change"] = 100 * (joined["value"] - joined["base_value"])
     error = 100 * np.hypot(joined["stderr"], joined["base_stderr"])
     joined["change_df"] = joined["n"].astype(float) - 1
-    if predictions is not None and len(predictions):
-        paired = _paired_errors(scores, predictions)
-        paired = joined[CELL + WHERE].merge(paired, on=CELL + WHERE, how="left")
-        error = paired["paired"].fillna(error)
-        joined["change_df"] = paired["df"].fillna(joined["change_df"])
+    score = joined.pop("score")
+    if answers is not None:
+        paired = _paired_errors(scores, answers)
+        error = score.map(paired["error"]).fillna(error)
+        joined["change_df"] = score.map(paired["df"]).fillna(joined["change_df"])
+    joined["change_df"] = joined["change_df"].clip(lower=1)
     joined["change_stderr"] = np.maximum(error, 100 / joined["n"].astype(float))
     return joined
 
 
-def _paired_errors(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    base, tuned = split(examples(scores, predictions))
-    keys = ["base_model", "bits", *WHERE, "example"]
-    base = base.groupby(keys, as_index=False)["value"].mean()
-    both = tuned.merge(base, on=keys, suffixes=("", "_base"))
-    both["gain"] = 100 * (both["value"] - both["value_base"])
-    errors = standard_errors(both, CELL + WHERE, "gain")
-    clusters = both.groupby(CELL + WHERE)["cluster"].nunique()
-    return pd.DataFrame({"paired": errors, "df": clusters - 1}).reset_index()
+def _paired_errors(scores: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return error of the change and df, by the number of the finetuned row."""
+    pair = scores.groupby(["base_model", "bits", *WHERE]).ngroup().to_numpy()
+    score = answers["score"].to_numpy()
+    rows = answers.assign(
+        asked=pair[score] * (answers["example"].max() + 1) + answers["example"]
+    )
+    is_base = scores["rank"].eq(0).to_numpy()[score]
+    base, tuned = rows[is_base], rows[~is_base]
+    before = base.groupby("asked")["value"].mean().reindex(tuned["asked"])
+    tuned = tuned.assign(gain=100 * (tuned["value"] - before.to_numpy()))
+    tuned = tuned.dropna(subset="gain")
+    clusters = tuned.groupby("score")["cluster"].nunique()
+    errors = standard_errors(tuned, ["score"], "gain")
+    return pd.DataFrame({"error": errors, "df": clusters - 1})
 
 
 def examples(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per example behind `scores`: its keys, cluster and value."""
-    metrics = [metric for metric in MAIN_METRICS if metric in predictions]
-    keys = [*CELL, *WHERE, "scoring", "example", "cluster"]
-    rows = predictions.melt(keys, metrics, var_name="metric").dropna(subset="value")
-    return rows.merge(scores[[*CELL, *WHERE, "scoring", "metric"]])
+    """Return one row per example behind `scores`, in numbers.
+
+    Columns score (the place of its row in `scores`), example and cluster (numbers in
+    the order of their names) and value.
+    """
+    keys = [*CELL, *WHERE, "scoring"]
+    of_keys = predictions.groupby(keys, sort=False, observed=True, dropna=False)
+    group = of_keys.ngroup().to_numpy()
+    groups = predictions.loc[~pd.Series(group).duplicated().to_numpy(), keys]
+    numbered = scores[[*keys, "metric"]].assign(score=np.arange(len(scores)))
+    groups = groups.astype(dict.fromkeys(_TEXT, str)).merge(numbered, "left", keys)
+    value = np.full(len(predictions), np.nan)
+    for metric in set(MAIN_METRICS) & set(predictions):
+        own = groups["metric"].eq(metric).to_numpy()[group]
+        value[own] = predictions[metric].to_numpy(float)[own]
+    rows = {"score": groups["score"].fillna(-1).astype("int64").to_numpy()[group]}
+    rows |= {name: _numbers(predictions[name]) for name in ("example", "cluster")}
+    return pd.DataFrame(rows | {"value": value}).dropna(subset="value")
+
+
+def _numbers(names: pd.Series) -> np.ndarray:
+    codes, known = pd.factorize(names)
+    order = pd.Index(known).astype(str).argsort().argsort()
+    return np.append(order, -1)[codes]  # -1 where there is no name
 
 
 def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
@@ -166,7 +206,9 @@ def clustered_mean(values: pd.Series, *clusters: pd.Series) -> Estimate:
     codes = [pd.factorize(cluster)[0] for cluster in clusters]
     codes = [code for code in codes if len(code) and code.max() > 0]
     if not codes:
-        raise NotTestable("a single observation has no interval")
+        raise NotTestable(
+            "a single observation has no interval; evaluate more runs, tasks, languages"
+        )
     y = np.asarray(values, dtype=float)
     share = (y - y.mean()) / len(y)
 
@@ -207,104 +249,10 @@ def intervals(
             found = clustered_mean(part[column], *(part[name] for name in clusters))
             reach = found.high - found.value
         if errors:
-            by_task = part.groupby("task")[errors].sum() / len(part)
+            known = part.groupby("task")[errors].agg(["mean", "size"])
+            by_task = (known["mean"] * known["size"]).to_numpy() / len(part)
             reach = np.hypot(np.nan_to_num(reach), 1.96 * np.sqrt((by_task**2).sum()))
         counts = part["language"].nunique(), part["task"].nunique(), len(part)
         rows.append((*names, mean, mean - reach, mean + reach, *counts))
     columns = [*keys, "mean", "low", "high", "languages", "tasks", "n"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def factor_difference(
-    scores: pd.DataFrame, predictions: pd.DataFrame | None = None
-) -> Estimate:
-    """Return how much more of the variance the base model explains than the data.
-
-    Finetuned runs are matched by rank, bits and seed over every pairing of base model
-    and data. Per (task, language) the variance component of a factor is the mean
-    product of its effects in two different runs, so that run-to-run variance adds
-    nothing on average (an omega squared, not an eta squared); and, where all runs have
-    predictions, of its effects on two halves of the examples, for a base model that is
-    lucky with some is so in every run. The shares are of all the variance between runs.
-    The error is a jackknife over matched runs plus one over languages; a bootstrap
-    would pair a run with itself and bring that variance back.
-
-    Returns:
-        The difference of shares (-1 to 1); details hold the two shares, `base` and
-        `data`, the `wins` (fraction of (task, language) where base is ahead), `n`, and
-        `halved`: whether the examples were.
-    """
-    tuned = split(scores)[1]
-    halves = pd.DataFrame() if predictions is None else _halves(tuned, predictions)
-    halved = len(halves) == 2 * len(tuned) > 0
-    if not halved:
-        halves = pd.concat([tuned.assign(half=half) for half in range(2)])
-    cells = halves.pivot(
-        index=["half", "rank", "bits", "seed"],
-        columns=["base_model", "instruction_data", *WHERE],
-        values="value",
-    )
-    sizes = [cells.columns.get_level_values(i).nunique() for i in range(2)]
-    if min(sizes, default=0) < 2:
-        raise NotTestable("needs two base models and two instruction datasets")
-    pairs = cells.notna().T.groupby(level=[0, 1]).any().T
-    matched = cells[(pairs.sum(axis=1) == sizes[0] * sizes[1])]
-    matched = matched.stack(level=[0, 1], future_stack=True).dropna(axis=1)
-    runs, places = len(matched) // (2 * sizes[0] * sizes[1]), matched.columns
-    if runs < 3 or not len(places):
-        raise NotTestable(f"{runs} settings have every base model with every dataset")
-    y = 100 * matched.sort_index().to_numpy().reshape(2, runs, *sizes, len(places))
-    y = y - y.mean(axis=(2, 3), keepdims=True)
-    if not y.any():
-        raise NotTestable("nothing varies, so there is no error to judge by")
-    language = places.get_level_values("language")
-    variance = _jackknife(y, [~np.eye(runs, dtype=bool)[i] for i in range(runs)], 1)
-    several = language.unique() if language.nunique() > 1 else []
-    variance += _jackknife(y, [language != code for code in several], -1)
-    base, data, total = _components(y)
-    fewest = min(runs, len(several) or runs)
-    return student(
-        _difference(y),
-        variance,
-        fewest - 1,
-        base=base.mean() / total,
-        data=data.mean() / total,
-        wins=float((base > data).mean()),
-        n=int(y[0].size),
-        halved=halved,
-    )
-
-
-def _halves(tuned: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores on two halves of the examples; a passage is in one of them."""
-    rows = examples(tuned, predictions)
-    place = rows.groupby("task")["cluster"].rank("dense").astype(int)
-    means = rows.assign(half=place % 2).groupby([*CELL, *WHERE, "half"])["value"].mean()
-    return means.reset_index()
-
-
-def _components(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the variance by base and by data per place, and all of it on average.
-
-    `y` is by half, run, base model, data and place.
-    """
-
-    def component(effects: np.ndarray) -> np.ndarray:
-        _, runs, levels, _ = effects.shape
-        products = effects.sum(axis=1).prod(axis=0) - effects.prod(axis=0).sum(axis=0)
-        return products.sum(axis=0) / (runs * (runs - 1) * levels)
-
-    base, data = component(y.mean(axis=3)), component(y.mean(axis=2))
-    whole = y.mean(axis=0)
-    total = (whole**2).sum(axis=(1, 2)).mean() / (y.shape[2] * y.shape[3])
-    return base, data, total
-
-
-def _difference(y: np.ndarray) -> float:
-    base, data, total = _components(y)
-    return float((base - data).mean() / total) if total else 0.0
-
-
-def _jackknife(y: np.ndarray, kept: list[np.ndarray], axis: int) -> float:
-    left = np.array([_difference(np.compress(keep, y, axis=axis)) for keep in kept])
-    return (len(left) - 1) * float(left.var()) if len(left) else 0.0

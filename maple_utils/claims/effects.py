@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils import rouge
 from maple_utils.claims.contrasts import (
     WHERE,
+    holm,
     intervals,
     primary_scores,
     score_changes,
@@ -75,21 +75,26 @@ def shrunk(table: pd.DataFrame) -> pd.DataFrame:
     `p_holm` is its p-value against zero, corrected for the number of languages.
 
     Args:
-        table: columns base_model, mean, low and high (a 95 % interval), a row each.
+        table: columns base_model, mean, low and high (a 95 % interval), a row each;
+            where the interval is missing, so is what is added.
     """
     parts = []
     for _, part in table.groupby("base_model"):
         error = (part["high"] - part["low"]) / 2 / stats.norm.ppf(0.975)
+        error = error.dropna()
+        if error.empty:
+            parts.append(part.assign(shrunk=np.nan, p_holm=np.nan))
+            continue
+        mean = part.loc[error.index, "mean"]
         weight = 1 / error**2
-        centre = np.average(part["mean"], weights=weight)
-        excess = (weight * (part["mean"] - centre) ** 2).sum() - (len(part) - 1)
+        centre = np.average(mean, weights=weight)
+        excess = (weight * (mean - centre) ** 2).sum() - (len(mean) - 1)
         room = weight.sum() - (weight**2).sum() / weight.sum()  # 0 where one is alone
-        between = max(excess / room, 0) if len(part) > 1 else np.inf
+        between = max(excess / room, 0) if len(mean) > 1 else np.inf
         own = 1 / (1 + error**2 / between) if between else 0.0
-        p = 2 * stats.norm.sf(np.abs(part["mean"]) / error)
-        held = multipletests(p, method="holm")[1]
-        drawn = centre + own * (part["mean"] - centre)
-        parts.append(part.assign(shrunk=drawn, p_holm=held))
+        p = holm(2 * stats.norm.sf(np.abs(mean) / error))
+        drawn = centre + own * (mean - centre)
+        parts.append(part.assign(shrunk=drawn, p_holm=pd.Series(p, error.index)))
     return pd.concat(parts)
 
 

@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims.contrasts import (
+    ONE_EACH,
     WHERE,
     Estimate,
     NotIdentified,
     NotTestable,
     clustered_mean,
-    factor_difference,
+    holm,
     split,
 )
 from maple_utils.claims.effects import comparable, median_larger, seen_groups
+from maple_utils.claims.factors import factor_difference
 from maple_utils.claims.slopes import bootstrap_examples, slope_difference
 from maple_utils.params import CELL
 
@@ -39,7 +40,7 @@ class Evidence:
     changes: pd.DataFrame  # what `score_changes` returns
     reference: pd.DataFrame
     level: Callable[[str], str]
-    predictions: pd.DataFrame | None = None
+    answers: pd.DataFrame | None = None  # what `examples` returns
     training: pd.DataFrame | None = None  # what `results.training_records` returns
     margin: float = MARGIN
 
@@ -166,8 +167,8 @@ def _by_level(evidence: Evidence, estimate: Estimate, words: str) -> Finding:
     others = slopes[slopes["low"] == 0].groupby("task")["slope"].mean()
     lows = slopes[slopes["low"] == 1]
     bootstrap = (np.nan, np.nan)
-    if evidence.predictions is not None and len(evidence.predictions):
-        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.predictions)
+    if evidence.answers is not None:
+        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.answers)
     return Finding(
         estimate,
         estimate.p,
@@ -190,7 +191,9 @@ def english_and_size(evidence: Evidence) -> Finding:
         english[[*keys, "value"]], on=keys, suffixes=("", "_english")
     )
     if pairs.empty:
-        raise NotTestable("no base model scored in English and in another language")
+        raise NotTestable(
+            "no base model scored in English and in another language; evaluate one (03)"
+        )
     ahead = 100 * (pairs["value_english"] - pairs["value"])
     lead = clustered_mean(ahead, pairs["language"], pairs["task"])
     why = f"English ahead of {pairs['language'].nunique()} languages by "
@@ -211,7 +214,7 @@ def english_and_size(evidence: Evidence) -> Finding:
 def base_over_data(evidence: Evidence) -> Finding:
     """C7: the share of variance that goes with the base model, less the data's."""
     _check_matched(evidence)
-    estimate = factor_difference(evidence.scores, evidence.predictions)
+    estimate = factor_difference(evidence.scores, evidence.answers)
     shares = estimate.details
     luck = "" if shares["halved"] else "; luck with the test rows counts as the base's"
     return Finding(
@@ -232,11 +235,13 @@ def _check_matched(evidence: Evidence) -> None:
     """
     runs = split(evidence.scores)[1][CELL].drop_duplicates()
     if min(runs[["base_model", "instruction_data"]].nunique()) < 2:
-        raise NotTestable("needs two base models and two instruction datasets")
+        raise NotTestable(ONE_EACH)
     training = pd.DataFrame() if evidence.training is None else evidence.training
     training = training.reindex(columns=[*CELL, "language", "tokens"]).merge(runs)
     if training["tokens"].isna().any() or len(training) < len(runs):
-        raise NotIdentified("no record of what the runs were trained on")
+        raise NotIdentified(
+            "no record of what the runs were trained on; keep each run's train.json"
+        )
     languages = training.groupby("instruction_data")["language"].agg(frozenset)
     if languages.nunique() > 1:
         raise NotIdentified(f"the datasets hold different languages; {MATCHED_GRID}")
@@ -259,7 +264,9 @@ def mistral_strong(evidence: Evidence) -> Finding:
     table = evidence.scores.assign(family=family)
     base = split(table)[0].pivot_table("value", ["bits", *WHERE], "family").dropna()
     if base.empty or base.shape[1] < 2:
-        raise NotTestable("no task scored by both a Mistral and a Llama base model")
+        raise NotTestable(
+            "no task scored by both a Mistral and a Llama base model; run 03 on both"
+        )
     ahead = (100 * (base["mistral"] - base["llama"])).reset_index(name="points")
     lead = clustered_mean(ahead["points"], ahead["language"], ahead["task"])
     why = f"ahead of Llama-2 by {lead.value:.1f} points; GPT-4 "
@@ -292,5 +299,4 @@ def _level_tasks(mistral: pd.DataFrame, evidence: Evidence) -> pd.Series:
             error = np.hypot(part["gap"].sem(), 100 * part["stderr"].mean())
             room = evidence.margin - abs(part["gap"].mean())
             p[task] = float(stats.t.sf(room / error, len(part) - 1))
-    corrected = multipletests(list(p.values()), method="holm")[1] if p else []
-    return pd.Series(corrected, index=list(p), dtype=float)
+    return pd.Series(holm(list(p.values())), index=list(p), dtype=float)

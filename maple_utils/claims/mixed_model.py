@@ -25,6 +25,7 @@ def design_matrix(slopes: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     if not _is_full_rank(design):
         raise NotIdentified(
             f"resource level goes hand in hand with {' and '.join(used) or 'the task'}"
+            "; evaluate languages that differ in one alone (03)"
         )
     return design, used
 
@@ -43,9 +44,8 @@ def language_weights(
     """
     codes = pd.factorize(slopes["language"])[0]
     same = codes[:, None] == codes[None]
-    covariance = np.eye(len(slopes)) + ratio * same
-    roots, axes = np.linalg.eigh(covariance)
-    whiten = (axes / np.sqrt(roots)) @ axes.T
+    size = same.sum(axis=1)  # the covariance is 1 plus `ratio` within a language
+    whiten = np.eye(len(slopes)) + same * ((1 / np.sqrt(1 + ratio * size) - 1) / size)
     x = whiten @ design
     last = np.linalg.inv(x.T @ x)[-1]
     miss = np.eye(len(x)) - x @ np.linalg.pinv(x)
@@ -64,7 +64,7 @@ def language_weights(
 def language_ratio(slopes: pd.DataFrame, design: np.ndarray) -> float:
     """Return the variance between languages over that within, from MixedLM."""
     if slopes["slope"].std() < 1e-9:
-        raise NotTestable("the scores do not vary")
+        raise NotTestable("the scores do not vary; more examples may tell runs apart")
     if not slopes["language"].duplicated().any():
         return 0.0
     with warnings.catch_warnings():

@@ -13,7 +13,6 @@ from maple_utils.claims.contrasts import (
     WHERE,
     Estimate,
     NotTestable,
-    examples,
     split,
     student,
     without_holes,
@@ -78,13 +77,18 @@ def slope_difference(
     tuned = split(scores)[1]
     several = tuned.groupby(_shared(axis))[axis].transform("nunique") > 1
     if not several.any():
-        raise NotTestable(f"no two finetuned runs differ in {axis} alone")
+        raise NotTestable(
+            f"no two finetuned runs differ in {axis} alone; train with another (02)"
+        )
     points = _grid(tuned[several], "value", level) * 100
     runs = points.index.to_frame(index=False)
     strata = runs.groupby(_shared(axis), sort=False).ngroup().to_numpy()
     x = _centre(steps(runs[axis].to_numpy(float)).astype(float), strata)
     if not x.any():
-        raise NotTestable(f"no two finetuned runs with the same tests differ in {axis}")
+        raise NotTestable(
+            f"no two finetuned runs with the same tests differ in {axis}; "
+            "evaluate all on the same tasks and languages (03)"
+        )
     return _by_level(points, _task_scale(scores), x, strata, level, covariates)
 
 
@@ -168,7 +172,8 @@ def _runs_df(own: np.ndarray, strata: np.ndarray | None) -> int:
     df = len(own) - 1 - (0 if strata is None else len(set(strata[own])))
     if df < 1:
         raise NotTestable(
-            f"{len(own)} runs leave nothing to tell a trend from run-to-run variance"
+            f"{len(own)} runs leave nothing to tell a trend from run-to-run "
+            "variance; train with more ranks or seeds"
         )
     return df
 
@@ -258,7 +263,7 @@ def _grid(
         if counts.get(name, 0) < 2:
             raise NotTestable(
                 f"needs two {name}-resource languages in tasks that have both levels, "
-                f"found {counts.get(name, 0)}"
+                f"found {counts.get(name, 0)}; evaluate more of both (03)"
             )
     return points
 
@@ -266,7 +271,7 @@ def _grid(
 def bootstrap_examples(
     estimate: Estimate,
     scores: pd.DataFrame,
-    predictions: pd.DataFrame,
+    answers: pd.DataFrame,
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -279,26 +284,32 @@ def bootstrap_examples(
     Args:
         estimate: what `slope_difference` returned for `scores`.
         scores: what `primary_scores` returns.
-        predictions: the tidy predictions; an example that a run lacks is left out.
-        draws: number of bootstrap samples.
+        answers: what `examples` returns; an example that a run lacks is left out.
+        draws: number of bootstrap samples; one that has no example of a language is
+            left out.
         seed: of the random draws.
     """
     weights = estimate.details["score_weights"].reset_index()
-    wanted = weights.groupby(WHERE).size()
-    rows = examples(scores, predictions).merge(weights, on=[*CELL, *WHERE])
-    rows["pull"] = 100 * rows["value"] * rows["weight"]
-    found = rows.groupby([*WHERE, "example"])["pull"].agg(["sum", "size"])
-    whole = found["size"] == wanted.reindex(found.index.droplevel("example")).to_numpy()
-    pulls = found.loc[whole, "sum"].unstack("language")
+    wanted = weights.groupby(WHERE, as_index=False).size()
+    table = scores[[*CELL, *WHERE]].merge(weights, "left", [*CELL, *WHERE])
+    table = table.merge(wanted.reset_index(names="place"), "left", WHERE)
+    pull = 100 * answers["value"] * table["weight"].to_numpy()[answers["score"]]
+    place = table["place"].to_numpy()[answers["score"]]
+    rows = answers[["example"]].assign(place=place, pull=pull).dropna()
+    found = rows.groupby(["place", "example"])["pull"].agg(["sum", "size"])
+    of_place = found.index.get_level_values("place").astype(int)
+    whole = found["size"].to_numpy() == wanted["size"].to_numpy()[of_place]
+    pulls = found.loc[whole, "sum"].unstack("place").reindex(columns=wanted.index)
+    if not pulls.notna().any().all():
+        return np.nan, np.nan
     rng = np.random.default_rng(seed)
     total = np.zeros(draws)
-    for task, places in wanted.groupby("task"):
-        if task not in pulls.index:
-            return np.nan, np.nan
-        by_language = pulls.loc[task].reindex(columns=places.droplevel("task").index)
+    for _, places in wanted.groupby("task"):
+        by_language = pulls[places.index].dropna(how="all")
         n = len(by_language)
         counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         known = counts @ by_language.notna().to_numpy(float)
+        known[known == 0] = np.nan
         total += (counts @ by_language.fillna(0).to_numpy() / known).sum(axis=1)
-    low, high = np.quantile(total, [0.025, 0.975])
+    low, high = np.nanquantile(total, [0.025, 0.975])
     return float(low), float(high)

@@ -118,7 +118,9 @@ def change_by_run(scores: pd.DataFrame) -> Drawn:
 
 
 def _heatmap(axes: Axes, wide: pd.DataFrame, reach: float) -> None:
-    sns.heatmap(wide, ax=axes, cmap="PuOr", vmin=-reach, vmax=reach, cbar=False)
+    axes.pcolormesh(wide, cmap="PuOr", vmin=-reach, vmax=reach)
+    axes.invert_yaxis()
+    sns.despine(ax=axes, left=True, bottom=True)
     row, column = np.nonzero(wide.to_numpy() < 0)
     axes.plot(column + 0.5, row + 0.5, "k.", markersize=1, mew=0)
     levels = pd.Series(map(resource_level, wide.index))

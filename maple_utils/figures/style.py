@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -26,6 +29,7 @@ STYLE = {
     **sns.plotting_context("paper", font_scale=0.75),
     "axes.linewidth": 0.6,
     "axes.titlesize": 7,
+    "axes.titley": 1.0,  # else every drawing looks for room, for seconds
     "axes.labelsize": 6.5,
     "legend.fontsize": 6.5,
     "xtick.labelsize": 6,
@@ -249,18 +253,25 @@ def sign(figure: Figure, scores: pd.DataFrame) -> None:
 def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write folder/name.png, .svg and .pdf, and beneath them the table as .csv.
 
-    Made again from the same table, the files are the same byte for byte.
+    Made again from the same table, the files are the same byte for byte. The canvas
+    prints, since `savefig` would draw each file twice.
     """
-    undated: dict[str, dict] = {
-        "png": {"Software": None},
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None},
+    forms: dict[str, tuple[Any, str]] = {
+        "png": (FigureCanvasAgg, "Software"),
+        "svg": (FigureCanvasSVG, "Date"),
+        "pdf": (FigureCanvasPdf, "CreationDate"),
     }
+    canvas, dpi = figure.canvas, figure.dpi
     with plt.rc_context(STYLE):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is made once for all three
-        for ending, metadata in undated.items():
+        if layout := figure.get_layout_engine():  # made once for all three
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        for ending, (form, undated) in forms.items():
+            figure.set_dpi(STYLE["savefig.dpi"])
             with files.atomic(Path(folder) / f"{name}.{ending}") as draft:
-                figure.savefig(draft, metadata=metadata)
+                write = getattr(form(figure), f"print_{ending}")
+                write(draft, metadata={undated: None})
+    figure.set_canvas(canvas)
+    figure.set_dpi(dpi)
     with files.atomic(Path(folder) / f"{name}.csv") as draft:
         table.to_csv(draft, index=False, float_format="%.6g")

@@ -33,7 +33,11 @@ def _read(name: str, probes: dict[str, str] | None) -> nbformat.NotebookNode:
 
 
 def run(
-    name: str, out: Path, parameters: dict, probes: dict[str, str] | None = None
+    name: str,
+    out: Path,
+    parameters: dict,
+    probes: dict[str, str] | None = None,
+    cwd: Path = ROOT / "notebooks",
 ) -> nbformat.NotebookNode:
     """Execute notebooks/`name`.ipynb into `out` and return the executed notebook."""
     out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,7 @@ def run(
         str(source),
         str(out / f"{name}.out.ipynb"),
         parameters=parameters,
-        cwd=str(ROOT / "notebooks"),
+        cwd=str(cwd),
         progress_bar=False,
     )
 

@@ -170,9 +170,10 @@ def test_a_base_model_alone(tmp_path):
 
 
 def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
-    (tmp_path / "runs").mkdir()
-    paths = {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "out")}
-    notebook = run("04_figures", tmp_path, paths)
+    for name in ("notebooks", "maple_utils", "params"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    paths = {"output_dir": str(tmp_path / "out")}
+    notebook = run("04_figures", tmp_path, paths, cwd=tmp_path)
     assert "the kit's own miniature" in said(notebook)
     assert "2, 4, 8, 16, 32" in shown(notebook)
     names = {"score_by_rank", "score_by_bits", "english", "change_by_tokens"}
@@ -183,13 +184,45 @@ def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
     ("wrong", "told"),
     [
         ({"runs_dir": "nowhere"}, ("runs_dir: got ", "is no folder")),
+        ({"runs_dir": "empty"}, ("runs_dir: got ", "holds no scores")),
         ({"tasks": "xkopa"}, ("tasks: got 'xkopa'", "xcopa")),
     ],
 )
 def test_what_is_not_there_ends_in_one_line(tmp_path, wrong, told):
     out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    if wrong.get("runs_dir") == "empty":
+        wrong = {"runs_dir": str(tmp_path / "empty")}
     with pytest.raises(ParameterError) as error:
         run_here("04_figures", {"output_dir": str(out), **wrong})
     assert str(error.value).startswith(told[0])
     assert told[1] in str(error.value)
     assert not out.exists()
+
+
+BAD = {  # of the runs that `write_run` makes
+    "no numbers": lambda t: t.assign(value=np.nan, stderr=np.nan),
+    "no base model": lambda t: t[t["rank"].gt(0) & t["language"].eq("hi")],
+    "no errors": lambda t: t.assign(stderr=np.nan, n=1),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_does_not_suffice_is_said_and_nothing_crashes(tmp_path, bad, capsys):
+    for cell in (BASE, TUNED):
+        write_run(tmp_path / "runs", cell, gain=0.1 * cell.rank / 8)
+    for file in (tmp_path / "runs").glob("*/scores.parquet"):
+        table = BAD[bad](pd.read_parquet(file))
+        file.unlink()
+        if len(table):
+            write_scores(table, file)
+    (tmp_path / "runs" / "tuned" / "predictions.parquet").write_bytes(b"no parquet")
+    paths = {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "out")}
+    found = run_here("04_figures", paths)["verdicts"]
+    said = capsys.readouterr().out
+    assert "predictions.parquet: " in said
+    for name in ("score_by_rank", "gap_to_larger_models"):
+        made = (tmp_path / "out" / f"{name}.png").is_file()
+        assert made or f"{name} is not drawn: " in said
+    assert list(found["id"]) == [f"C{i}" for i in range(1, 9)]
+    assert found["verdict"].str.startswith("not ").all()
