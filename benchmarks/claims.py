@@ -24,7 +24,7 @@ from tqdm import tqdm
 from maple_utils import claims, results
 from maple_utils.claims.contrasts import WHERE, primary_scores, score_changes
 from maple_utils.claims.effects import gap_to_larger
-from maple_utils.claims.findings import MARGIN, SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
 from maple_utils.claims.worlds import Plan, World, write_runs
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import resource_level

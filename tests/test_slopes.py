@@ -7,6 +7,7 @@ from scipy import linalg, stats
 
 from maple_utils import claims
 from maple_utils.claims import contrasts, findings, mixed_model, slopes
+from maple_utils.claims.bootstrap import bootstrap_examples
 from maple_utils.languages import resource_level
 from maple_utils.params import CELL
 from tests import simulated_claims as simulated
@@ -86,8 +87,8 @@ def test_bootstrap_draws_the_same_examples_for_every_run() -> None:
     rows = predictions(table, rng, 50)
     one_each = contrasts.primary_scores(table)
     answers = contrasts.examples(one_each, rows)
-    low, high = slopes.bootstrap_examples(found, one_each, answers)
-    again = slopes.bootstrap_examples(found, one_each, answers)
+    low, high = bootstrap_examples(found, one_each, answers)
+    again = bootstrap_examples(found, one_each, answers)
     assert low < found.value < high
     assert (low, high) == again
     # Unpaired, the shared ease of examples alone would give about 2 points.
@@ -101,7 +102,7 @@ def test_bootstrap_without_the_examples_is_empty() -> None:
     rows = rows[rows["task"] != "xcopa"]
     one_each = contrasts.primary_scores(table)
     answers = contrasts.examples(one_each, rows)
-    found = slopes.bootstrap_examples(estimate(table), one_each, answers, draws=10)
+    found = bootstrap_examples(estimate(table), one_each, answers, draws=10)
     assert np.isnan(found).all()
 
 

@@ -21,7 +21,7 @@ from maple_utils.claims.contrasts import (
     primary_scores,
     score_changes,
 )
-from maple_utils.claims.findings import MARGIN, SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
 from maple_utils.languages import check_languages, resource_level
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_results.csv"
@@ -84,7 +84,7 @@ def gather(
         reference: scores of other models; None reads `reference_results`.
         training: what `results.training_records` returns, for what was trained on.
         level: "low", "mid" or "high" for a language code.
-        margin: points that make no difference: see `findings.MARGIN`.
+        margin: points that make no difference: see `evidence.MARGIN`.
 
     Raises:
         ParameterError: for a language that the table of languages does not know.

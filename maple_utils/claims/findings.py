@@ -4,13 +4,13 @@
 in `sometimes`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maple_utils.claims.bootstrap import bootstrap_examples
 from maple_utils.claims.contrasts import (
     ONE_EACH,
     WHERE,
@@ -22,63 +22,13 @@ from maple_utils.claims.contrasts import (
     split,
 )
 from maple_utils.claims.effects import comparable, median_larger, seen_groups
+from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
 from maple_utils.claims.factors import factor_difference
-from maple_utils.claims.slopes import bootstrap_examples, slope_difference
+from maple_utils.claims.slopes import slope_difference
 from maple_utils.params import CELL
 
-SIGNIFICANCE = 0.05
-MARGIN = 3.0  # points that make no difference worth speaking of (ours)
 MATCHED_GRID = "params/matched.yaml makes them alike"
 MATCHED = 0.1  # datasets whose training tokens differ by less are alike (ours)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the claims are judged on; see `claims.gather`."""
-
-    scores: pd.DataFrame  # what `primary_scores` returns
-    changes: pd.DataFrame  # what `score_changes` returns
-    reference: pd.DataFrame
-    level: Callable[[str], str]
-    answers: pd.DataFrame | None = None  # what `examples` returns
-    training: pd.DataFrame | None = None  # what `results.training_records` returns
-    margin: float = MARGIN
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a claim's function found; `p` is not yet corrected over the claims.
-
-    A claim that something happens sometimes has `comparisons`: a row each, with cell,
-    task, language (where it is of one), effect (points, in the direction of the claim),
-    error (its standard error) and p (corrected over the comparisons).
-    """
-
-    estimate: Estimate
-    p: float
-    share: float
-    n: int
-    holds: bool
-    why: str
-    bootstrap: tuple[float, float] = (np.nan, np.nan)
-    comparisons: pd.DataFrame | None = None
-
-    @property
-    def found(self) -> pd.DataFrame:
-        """Return the comparisons in which it happens."""
-        if self.comparisons is None:
-            return pd.DataFrame(columns=["task", "effect"], dtype=float)
-        return self.comparisons[self.comparisons["p"] < SIGNIFICANCE]
-
-    @property
-    def size(self) -> float:
-        """Return the median effect where it happens, in points."""
-        return float(self.found["effect"].median())
-
-    @property
-    def where(self) -> str:
-        """Return the tasks in which it happens."""
-        return ", ".join(sorted(set(self.found["task"])))
 
 
 def rank_helps_low(evidence: Evidence) -> Finding:

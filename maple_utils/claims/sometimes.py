@@ -16,12 +16,8 @@ from maple_utils.claims.contrasts import (
     student,
 )
 from maple_utils.claims.effects import gap_to_larger
-from maple_utils.claims.findings import (
-    SIGNIFICANCE,
-    Evidence,
-    Finding,
-    covariates,
-)
+from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.findings import covariates
 from maple_utils.claims.slopes import change_difference
 from maple_utils.params import CELL
 

@@ -15,7 +15,7 @@ from maple_utils.claims.effects import (
     mean_changes,
     shrunk,
 )
-from maple_utils.claims.findings import SIGNIFICANCE
+from maple_utils.claims.evidence import SIGNIFICANCE
 from maple_utils.figures import style
 from maple_utils.figures.scores import before_and_after
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
