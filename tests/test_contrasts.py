@@ -104,9 +104,9 @@ def test_equal_factors_are_rarely_told_apart() -> None:
     still = {"language_slope": 0, "pair_slope": 0, "task_slope": 0}
     grid = simulated.runs(ranks=(4, 8, 16), bits=(4,))
     wrong = 0
-    for seed in range(100):
+    for seed in range(40):
         table = simulated.table(
             np.random.default_rng(seed), grid, FEW, base_sd=1, data_sd=1, **still
         )
         wrong += factors.factor_difference(contrasts.primary_scores(table)).p < 0.05
-    assert wrong <= 6
+    assert wrong <= 4
