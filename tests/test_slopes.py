@@ -139,7 +139,8 @@ def test_the_bootstrap_of_bits_takes_the_base_models_off() -> None:
     joined = contrasts.primary_scores(table).set_index([*CELL, *contrasts.WHERE])
     total = (weights * 100 * joined["value"].reindex(weights.index)).sum()
     assert total == pytest.approx(found.estimate.value)
-    assert found.bootstrap[0] < found.estimate.value < found.bootstrap[1]
+    row = claims.evaluate_claims(evidence).set_index("id").loc["C2"]
+    assert row["bootstrap_low"] < row["estimate"] < row["bootstrap_high"]
     assert weights.groupby(["base_model", "bits", "task"]).sum().abs().max() < 1e-9
 
 

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from scipy import stats
 
 from maple_utils.claims import findings, slopes, sometimes
+from maple_utils.claims.bootstrap import bootstrap_examples
 from maple_utils.claims.contrasts import (
     NotTestable,
     examples,
@@ -114,7 +116,7 @@ def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
     found = [_ask(claim, evidence) for claim in CLAIMS]
     tests = sum(isinstance(finding, Finding) for finding in found)
     pairs = zip(CLAIMS, found, strict=True)
-    table = pd.DataFrame([_row(claim, finding, tests) for claim, finding in pairs])
+    table = pd.DataFrame([_row(*pair, tests, evidence) for pair in pairs])
     table = table.reindex(columns=[*COLUMNS, "holds"])
     tested = table["p"].notna()
     if tested.any():
@@ -143,12 +145,16 @@ def _ask(claim: Claim, evidence: Evidence) -> Finding | NotTestable:
         return reason
 
 
-def _row(claim: Claim, found: Finding | NotTestable, tests: int) -> dict[str, Any]:
+def _row(
+    claim: Claim, found: Finding | NotTestable, tests: int, evidence: Evidence
+) -> dict[str, Any]:
     """Return a claim's columns, but for what takes all claims to know."""
     if isinstance(found, NotTestable):
         missing = {"verdict": found.verdict, "why": str(found)}
         return asdict(claim) | missing | {"n": 0, "holds": False}
-    estimate = found.estimate
+    estimate, bootstrap = found.estimate, (np.nan, np.nan)
+    if evidence.answers is not None and "score_weights" in estimate.details:
+        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.answers)
     return asdict(claim) | {
         "estimate": estimate.value,
         "low": estimate.low,
@@ -159,8 +165,8 @@ def _row(claim: Claim, found: Finding | NotTestable, tests: int) -> dict[str, An
         "size": found.size,
         "where": found.where,
         "detectable": detectable(found, tests),
-        "bootstrap_low": found.bootstrap[0],
-        "bootstrap_high": found.bootstrap[1],
+        "bootstrap_low": bootstrap[0],
+        "bootstrap_high": bootstrap[1],
         "holds": found.holds,
         "verdict": "not supported",
         "why": found.why,

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from maple_utils.claims.contrasts import Estimate
@@ -40,7 +39,6 @@ class Finding:
     n: int
     holds: bool
     why: str
-    bootstrap: tuple[float, float] = (np.nan, np.nan)
     comparisons: pd.DataFrame | None = None
 
     @property

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils.claims.bootstrap import bootstrap_examples
 from maple_utils.claims.contrasts import (
     ONE_EACH,
     WHERE,
@@ -33,7 +32,7 @@ MATCHED = 0.1  # datasets whose training tokens differ by less are alike (ours)
 
 def rank_helps_low(evidence: Evidence) -> Finding:
     """C1: more rank, more gain in low-resource languages than in high-resource ones."""
-    return _by_level(evidence, rank_slopes(evidence), "points per doubling of rank")
+    return _by_level(rank_slopes(evidence), "points per doubling of rank")
 
 
 def rank_slopes(evidence: Evidence) -> Estimate:
@@ -68,9 +67,7 @@ def bits_help_low(evidence: Evidence) -> Finding:
     if not found:
         raise missing[0]
     bits, estimate = next(iter(found.items()))
-    weights = _with_bases(estimate.details["score_weights"])
-    estimate = replace(estimate, details=estimate.details | {"score_weights": weights})
-    finding = _by_level(evidence, estimate, f"points from {bits} to 16 bits")
+    finding = _by_level(with_bases(estimate), f"points from {bits} to 16 bits")
     other = found.get(8) if bits == 4 else None
     if other is None:
         return finding
@@ -78,14 +75,16 @@ def bits_help_low(evidence: Evidence) -> Finding:
     return replace(finding, why=f"{finding.why}; from 8 to 16 bits {beside}")
 
 
-def _with_bases(weights: pd.Series) -> pd.Series:
-    """Add the weights of the base models' scores that are taken off.
+def with_bases(estimate: Estimate) -> Estimate:
+    """Return an estimate of changes whose weights are of scores, base models included.
 
-    They are minus those of their runs; `weights` is indexed by CELL, task, language.
+    Theirs are minus those of their runs.
     """
+    weights = estimate.details["score_weights"]
     bases = -weights.groupby(["base_model", "bits", *WHERE]).sum()
     bases = bases.reset_index().assign(instruction_data="", rank=0, seed=0)
-    return pd.concat([weights, bases.set_index(weights.index.names)["weight"]])
+    every = pd.concat([weights, bases.set_index(weights.index.names)["weight"]])
+    return replace(estimate, details=estimate.details | {"score_weights": every})
 
 
 def covariates(evidence: Evidence) -> pd.DataFrame:
@@ -110,15 +109,12 @@ def covariates(evidence: Evidence) -> pd.DataFrame:
     return table.join(np.log2(tokens).rename("tokens per word"), on="language")
 
 
-def _by_level(evidence: Evidence, estimate: Estimate, words: str) -> Finding:
-    """Return the finding of a slope difference, with an interval by examples."""
+def _by_level(estimate: Estimate, words: str) -> Finding:
+    """Return the finding of a slope difference."""
     slopes, used = estimate.details["slopes"], estimate.details["used"]
     high, low = slopes.groupby("low")["slope"].mean()
     others = slopes[slopes["low"] == 0].groupby("task")["slope"].mean()
     lows = slopes[slopes["low"] == 1]
-    bootstrap = (np.nan, np.nan)
-    if evidence.answers is not None:
-        bootstrap = bootstrap_examples(estimate, evidence.scores, evidence.answers)
     return Finding(
         estimate,
         estimate.p,
@@ -128,7 +124,6 @@ def _by_level(evidence: Evidence, estimate: Estimate, words: str) -> Finding:
         why=f"{words}: {low:+.2f} in low-resource languages, "
         f"{high:+.2f} in high-resource ones; adjusted for "
         + (", ".join(used) or "nothing else"),
-        bootstrap=bootstrap,
     )
 
 

@@ -17,7 +17,7 @@ from maple_utils.claims.contrasts import (
 )
 from maple_utils.claims.effects import gap_to_larger
 from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
-from maple_utils.claims.findings import covariates
+from maple_utils.claims.findings import covariates, with_bases
 from maple_utils.claims.slopes import change_difference
 from maple_utils.params import CELL
 
@@ -158,7 +158,7 @@ def _low_less_high(
     """
     others = covariates(evidence).drop(columns="base score")
     try:
-        found = change_difference(table, evidence.level, others)
+        found = with_bases(change_difference(table, evidence.level, others))
     except NotTestable as reason:
         plain = points["low"] - points["high"]
         found = clustered_mean(plain, points["cell"], points["task"])
