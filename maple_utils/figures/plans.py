@@ -22,7 +22,7 @@ def effect_by_cost(table: pd.DataFrame, hours: float, chosen: str) -> Drawn:
     claims, plans = sorted(set(table["claim"])), sorted(set(table["plan"]))
     rows = -(-len(claims) // 4)
     with plt.rc_context(style.STYLE):
-        figure, axes = style.grid(rows, min(4, len(claims)), 0.5 + 1.4 * rows)
+        figure, axes = style.grid(rows, min(4, len(claims)), 0.6 + 1.4 * rows)
         for place, claim in zip(axes.flat, claims, strict=False):
             place.axvline(hours, **style.ZERO)
             for i, plan in enumerate(plans):
@@ -44,5 +44,5 @@ def effect_by_cost(table: pd.DataFrame, hours: float, chosen: str) -> Drawn:
         for place in axes.flat[max(0, len(claims) - 4) : len(claims)]:
             place.set_xlabel("hours (log scale)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        style.legend_below(figure, handles, labels, ncols=10)
+        style.legend_below(figure, handles, labels, ncols=5)
     return figure, table

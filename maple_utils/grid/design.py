@@ -61,11 +61,10 @@ def budget(
     if rows < 1:
         raise ParameterError(f"rows: got {rows}; allowed: from 1")
     given = dollars / price if dollars is not None else hours
-    if not given or not given > 0:
+    if given is None or not 0 < given < np.inf:
         name, value = ("hours", hours) if dollars is None else ("dollars", dollars)
         raise ParameterError(f"{name}: got {value:g}; allowed: above 0")
-    assert devices
-    return Budget(devices[0], given, rows, claim)
+    return Budget((devices or [])[0], given, rows, claim)
 
 
 def propose(file: Path, name: str, given: Budget, made_by: str, folder: Path) -> str:
@@ -85,7 +84,7 @@ def propose(file: Path, name: str, given: Budget, made_by: str, folder: Path) ->
         ParameterError: for a name that is taken, or a budget that buys nothing.
     """
     grid.read_grid(file)  # refuses what is no grid
-    target = file.with_name(f"{name}.yaml")
+    target = file.parent / f"{name}.yaml"
     if target.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ParameterError(f"name: got {name!r}; allowed: one not yet in params/")
     loaded = yaml.safe_load(file.read_text(encoding="utf-8"))

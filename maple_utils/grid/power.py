@@ -29,7 +29,7 @@ from maple_utils.claims.worlds import (
 from maple_utils.params import CELL
 
 QUESTIONS = 60  # per task and language in a simulation
-SAMPLED, ENDLESS = 3, 12  # simulations with answers; in all
+SAMPLED, ENDLESS = 3, 16  # simulations with answers; in all
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def simulate(plan: Plan, seeds: Iterable[int] = range(ENDLESS)) -> Power:
             template = evidence.scores
             sampled.append(findings(evidence))
         truth = exact_scores(plan, ability, template)
-        exact.append(findings(_evidence(plan, truth, truth, None), SOMETIMES))
+        exact.append(findings(evidence_of(plan, truth, truth, None), SOMETIMES))
     return _power(sampled, exact)
 
 
@@ -115,7 +115,7 @@ def gathered(plan: Plan, ability: np.ndarray, tables: list[pd.DataFrame]) -> Evi
     """Return the evidence of runs of these abilities that gave these answers."""
     answered = pd.concat(tables, ignore_index=True)
     scores = primary_scores(results.scores_from_predictions(answered))
-    return _evidence(plan, scores, exact_scores(plan, ability, scores), answered)
+    return evidence_of(plan, scores, exact_scores(plan, ability, scores), answered)
 
 
 def exact_scores(plan: Plan, ability: np.ndarray, scores: pd.DataFrame) -> pd.DataFrame:
@@ -131,12 +131,16 @@ def exact_scores(plan: Plan, ability: np.ndarray, scores: pd.DataFrame) -> pd.Da
     return scores.assign(value=expected(ability, places)[rows, columns])
 
 
-def _evidence(
+def evidence_of(
     plan: Plan,
     scores: pd.DataFrame,
     exact: pd.DataFrame,
     answered: pd.DataFrame | None,
 ) -> Evidence:
+    """Return the evidence of scores, beside what endlessly many questions would give.
+
+    Without answers, errors are those of independent samples.
+    """
     larger = larger_model(exact)
     return claims.gather(scores, answered, larger, training(plan), plan.level)
 

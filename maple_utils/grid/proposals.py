@@ -142,8 +142,8 @@ class Option:
         """Return the smallest effect of each claim that can be tested."""
         questions = self.questions(fit.test_limit)
         found = {name: power.smallest(name, questions) for name in power.testable}
-        if not self.matched(fit.train_limit):
-            found.pop("C7", None)
+        if found.get("C7", 0) > 1 or not self.matched(fit.train_limit):
+            found.pop("C7", None)  # a share is at most 1
         return found
 
 
