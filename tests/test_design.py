@@ -1,9 +1,12 @@
 """A plan for a budget: its costs, its file, and whether what it says of power is so."""
 
+import gc
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,26 +15,35 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.design import FRESH, found, size_of, small_plan
+from benchmarks.design import check, small_plan
 from maple_utils import grid
-from maple_utils.claims.contrasts import WHERE
 from maple_utils.errors import ParameterError
 from maple_utils.grid import __main__ as command_line
 from maple_utils.grid import design, estimate, power, proposals, status
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
-SMALL = PAPER | {"rank": [8, 32, 128], "bits": [4, 16], "tasks": ["xcopa"]}
+SMALL = PAPER | {"rank": [8, 32, 128], "bits": [4, 16], "tasks": ["xcopa", "mlqa"]}
 A100 = estimate.DEVICES["a100"]
 HOURS = 40
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """Leave out of garbage collection what is there: statsmodels collects each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def command(place: Path, *options: str) -> None:
-    """Run the command in a workspace, with few worlds."""
+    """Run the command in a workspace, with two proposals and few worlds."""
+    few = proposals.PROPOSALS[1:4:2]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["grid", *options])
-        patch.setattr(design, "simulate", partial(power.simulate, seeds=range(4)))
+        patch.setattr(design, "simulate", partial(power.simulate, seeds=range(3)))
+        patch.setattr(proposals, "PROPOSALS", few)
         command_line.main()
 
 
@@ -89,8 +101,8 @@ def test_the_plan_is_a_grid_within_the_budget(place, capsys):
     assert hours["too large"] == 0
     assert 0 < hours["hours"] <= HOURS
     assert settings["train_limit"] >= 2000
-    assert 0 < settings["test_limit"] <= 1000
-    kept = {"learning_rate": 2e-4, "tasks": ["xcopa"], "max_length": 1024}
+    assert settings["test_limit"] in (0, *proposals.TEST_ROWS)
+    kept = {"learning_rate": 2e-4, "tasks": ["xcopa", "mlqa"], "max_length": 1024}
     assert kept.items() <= settings.items()
     rows = status.table(cells, place / "runs")
     assert set(rows["cell"]) == set(cells)
@@ -127,8 +139,8 @@ def test_a_plan_is_not_written_over(place, capsys):
 @pytest.fixture(scope="module")
 def compared() -> tuple[list[proposals.Option], list[power.Power]]:
     every = proposals.options(SMALL, A100, 2000)
-    wanted = [one for one in every if one.name in "AD"]
-    return wanted, [power.simulate(one.plan(), range(4)) for one in wanted]
+    wanted = [one for one in every if one.name in "AB"]
+    return wanted, [power.simulate(one.plan(), range(3)) for one in wanted]
 
 
 def test_more_hours_never_make_a_plan_worse(compared):
@@ -143,7 +155,7 @@ def test_more_hours_never_make_a_plan_worse(compared):
             worth.append((-len(effects), np.log(effects).mean()))
     assert len(worth) > 5
     assert worth == sorted(worth, reverse=True)
-    assert worth[-1][1] < worth[0][1] - 0.1
+    assert worth[-1] < worth[0]
 
 
 def test_a_claim_may_decide_alone():
@@ -183,19 +195,16 @@ def test_a_grids_own_limits_are_never_exceeded():
 
 
 def test_datasets_are_matched_by_what_they_give_to_train_on():
-    option = proposals.options(SMALL | {"languages": ["es", "fr"]}, A100, 500)[0]
+    option = proposals.options(SMALL | {"languages": ["id", "vi"]}, A100, 500)[0]
     assert option.matched(500)
     assert not option.matched(20_000)  # MultiAlpaca has half of it
 
 
-@pytest.mark.parametrize("claim", ["C1", "C4"])
-def test_the_smallest_effect_is_found_in_four_worlds_of_five(claim):
+@pytest.mark.parametrize(("claim", "rows"), [("C1", 100), ("C4", 250)])
+def test_the_smallest_effect_is_found_in_four_worlds_of_five(claim, rows):
     """The effect is told by worlds without it, at another number of questions."""
-    plan = small_plan(["xcopa"], 150, [4])
-    told = power.simulate(plan)
-    places = pd.MultiIndex.from_frame(plan.places()[WHERE])
-    effect = told.smallest(claim, pd.Series(plan.rows, places))
-    size = size_of(claim, effect, plan)
-    worlds = range(FRESH, FRESH + 60)
-    shares = [found(seed, claim, size, plan, told.tests) for seed in worlds]
-    assert 0.65 < np.mean(shares) < 0.93
+    plan = small_plan(["xcopa", "belebele"], rows, [4])
+    wanted = "en es fr it no ht qu sw tr vi zh".split()
+    some = {t: [c for c in codes if c in wanted] for t, codes in plan.languages.items()}
+    _, share = check(replace(plan, languages=some), claim, simulations=60)
+    assert 0.65 < share < 0.93

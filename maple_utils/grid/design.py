@@ -160,10 +160,12 @@ def choose(table: pd.DataFrame, claim: str = "") -> pd.Series:
     return table.loc[np.log(most).mean(axis=1).idxmin()]
 
 
-def units() -> str:
-    """Return in words what the effects are measured in, a line per claim."""
-    once = "; in one comparison"
-    return "\n".join(f"{c.id}: {c.unit}{once * (c.id in SOMETIMES)}" for c in CLAIMS)
+def units(table: pd.DataFrame) -> str:
+    """Return in words what the effects are measured in, a line per claim tested."""
+    told = [claim for claim in CLAIMS if table[claim.id].notna().any()]
+    lines = [f"{claim.id}: {claim.unit}" for claim in told]
+    once = ", ".join(claim.id for claim in told if claim.id in SOMETIMES)
+    return "\n".join([*lines, f"({once}: in one comparison of median error)"])
 
 
 def at_budgets(
@@ -212,21 +214,21 @@ def report(
     shown = table.copy()
     for name in ("train rows", "test rows"):
         shown[name] = shown[name].replace(0, "all")
-    dear = [one.name for one in every if one.name not in set(table["plan"])]
     why = "of those that test most claims it has the smallest effects (geometric mean)"
     if given.claim:
         why = f"it has the smallest effect in {given.claim}"
-    left = [one.id for one in CLAIMS if pd.isna(best[one.id])]
+    end = f"Chosen: {best['plan']}, since {why}."
+    if left := [claim for claim in IDS if pd.isna(best[claim])]:
+        end += f" It cannot test {', '.join(left)}."
+    if dear := [one.name for one in every if one.name not in set(table["plan"])]:
+        end = f"Too dear with {given.rows} rows to train on: {', '.join(dear)}. {end}"
     parts = [
         pd.DataFrame(lines).to_string(index=False),
         f"The smallest effects found with 80 % power in {given.hours:g} hours on "
         f"{given.device}:",
         shown.round(2).dropna(axis=1, how="all").to_string(index=False, na_rep="-"),
-        units(),
-        "Rows to train on per language change what is learnt, not how well it is "
-        "measured.",
-        *([f"Too dear for {given.rows} of them: {', '.join(dear)}."] if dear else []),
-        f"Chosen: {best['plan']}, since {why}."
-        + (f" It cannot test {', '.join(left)}." if left else ""),
+        units(table),
+        "More rows to train on change what is learnt, not how well it is measured.",
+        end,
     ]
     return "\n\n".join(parts)
