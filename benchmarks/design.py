@@ -41,7 +41,7 @@ WORLDS = {  # claim -> the world in which its effect has a size, in points of ab
 BASES, DATA = ["llama-2-7b", "mistral-7b"], ["bactrian-x-22", "multialpaca"]
 TRAINED = {data: ["en", "fr", "sw", "vi"] for data in DATA}
 FRESH = 1000  # the first seed that the plan's own simulations have not seen
-CALIBRATION = 8  # worlds that say how many points of score a size makes
+CALIBRATION = 20  # worlds that say how many points of score a size makes
 
 
 def small_plan(tasks: list[str], rows: int, bits: list[int]) -> Plan:
