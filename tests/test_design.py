@@ -178,6 +178,9 @@ def test_proposals_are_parts_of_the_grid_that_differ():
     assert len(set(parts)) == len(parts) == len(proposals.PROPOSALS)
     contrast = next(one for one in every if len(one.tasks) < 6)
     assert contrast.tasks == ["xcopa", "belebele", "indicqa", "xlsum"]
+    seeds = PAPER | {"seed": [0, 5]}
+    whole = grid.parse(seeds, "seeds")[0]
+    assert list(proposals.options(seeds, A100, 2000)[0].cells) == list(whole)
     narrow = PAPER | {"bits": [4], "rank": [8]}
     assert len(proposals.options(narrow, A100, 2000)) < len(every)
     assert proposals.options(PAPER, estimate.DEVICES["t4"], 2000) == [
