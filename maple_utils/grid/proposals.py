@@ -26,8 +26,8 @@ from maple_utils.miniature.hub import INSTRUCTION_SETS
 from maple_utils.params import NOTEBOOKS, Cell
 from maple_utils.tasks import PAPER_TASKS
 
-# Per task and language. With fewer, effects that "sometimes" claims find are so large
-# that they change the errors by which they are told, and power falls short.
+# Per task and language. With 100, what C4 states was found too seldom: see
+# benchmarks/README.md.
 TEST_ROWS = (1000, 500, 250)
 TRAIN_ROWS = (50_000, 20_000, 10_000, 5000, 2000, 1000, 500)  # per language
 EVALUATION = 1 / 3  # of the hours, at most
