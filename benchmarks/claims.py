@@ -25,14 +25,13 @@ from maple_utils import claims, results
 from maple_utils.claims.contrasts import WHERE, primary_scores, score_changes
 from maple_utils.claims.effects import gap_to_larger
 from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
-from maple_utils.claims.worlds import Plan, World, write_runs
+from maple_utils.claims.worlds import Plan, World, larger_model, write_runs
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import resource_level
 from maple_utils.params import CELL, Cell
 from tests.simulated_claims import FEW, PAPER
 
 QUESTIONS = 80  # per task and language
-LEAD = 0.1  # of the larger models over base models, where nothing is gained
 BASES, DATA = ["llama-2-7b", "mistral-7b"], ["bactrian-x-22", "multialpaca"]
 SEEN = {data: list(PUBLISHED[data].rows) for data in DATA}
 ALIKE = dict.fromkeys(DATA, SEEN["multialpaca"])
@@ -115,17 +114,6 @@ def evidence_of(row: Row, plan: Plan, seed: int) -> tuple[Evidence, pd.DataFrame
     larger = larger_model(exact, row.almost)
     evidence = claims.gather(scores, predictions, larger, training)
     return evidence, gap_to_larger(score_changes(exact), larger)
-
-
-def larger_model(exact: pd.DataFrame, almost: bool) -> pd.DataFrame:
-    """Return a model ahead of base models, or the margin ahead of Mistral's runs."""
-    rows = exact[exact["rank"] == 0]
-    if almost:
-        rows = exact[exact["base_model"].str.contains("mistral")]
-    ahead = MARGIN / 100 if almost else LEAD
-    table = rows.groupby([*WHERE, "metric"], as_index=False)["value"].mean()
-    table["value"] += ahead
-    return table.assign(model="GPT-4", larger=True, failure="")
 
 
 def errs(claim: str, finding: Finding, exact: pd.DataFrame) -> bool:

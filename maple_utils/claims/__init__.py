@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from scipy import stats
+from scipy.optimize import brentq
 
 from maple_utils.claims import findings, slopes, sometimes
 from maple_utils.claims.bootstrap import bootstrap_examples
@@ -176,14 +177,20 @@ def _row(
 def detectable(found: Finding, tests: int) -> float:
     """Return the smallest effect that is found with 80 % power, in the claim's unit.
 
-    It is the standard error times the sum of the quantiles of the level, corrected for
-    the number of claims (Bonferroni, at most a little too large), and of the power. For
-    a claim that something happens sometimes: in one comparison of median error.
+    That of a t-test (noncentral t), at the level corrected for the number of claims and
+    of comparisons (Bonferroni, at most a little too large). For a claim that something
+    happens sometimes: in one comparison of median error.
     """
     compared, estimate = found.comparisons, found.estimate
     if compared is not None:
-        level = stats.norm.isf(SIGNIFICANCE / tests / len(compared))
-        return float(compared["error"].median() * (level + stats.norm.ppf(POWER)))
+        error, df = compared["error"].median(), compared["df"].median()
+        return float(error * _reach(SIGNIFICANCE / tests / len(compared), df))
     error = (estimate.high - estimate.value) / stats.t.ppf(0.975, estimate.df)
-    level = stats.t.isf(SIGNIFICANCE / 2 / tests, estimate.df)
-    return float(error * (level + stats.t.ppf(POWER, estimate.df)))
+    return float(error * _reach(SIGNIFICANCE / 2 / tests, estimate.df))
+
+
+def _reach(level: float, df: float) -> float:
+    """Return how many standard errors an effect is away that is found often enough."""
+    df = min(df, 1e4)  # from where t is normal
+    least = stats.t.isf(level, df)
+    return brentq(lambda far: stats.nct.sf(least, df, far) - POWER, 0, 10 * least)

@@ -23,7 +23,7 @@ from maple_utils.params import CELL
 
 NO_ERROR = "the scores have no standard errors; evaluate two examples or more (03)"
 LEAST_ERROR = 1e-6  # of a mean over seeds that came out alike, in points
-COMPARED = ["cell", "task", "language", "effect", "error"]
+COMPARED = ["cell", "task", "language", "effect", "error", "df"]
 
 
 def closes_gap(evidence: Evidence) -> Finding:
@@ -60,6 +60,7 @@ def closes_gap(evidence: Evidence) -> Finding:
         behind.assign(
             effect=behind["change"],
             error=behind["change_stderr"],
+            df=behind["change_df"],
             p=np.max(stats.t.sf(z, behind["change_df"]), axis=0),
         ),
         f"{len(behind)} of {len(table)} pairs were behind, by "
@@ -84,7 +85,10 @@ def english_worse(evidence: Evidence) -> Finding:
     safe = stats.t.sf(z + evidence.margin / english["change_stderr"], df)
     ruled_out = (holm(safe) < SIGNIFICANCE).sum()
     falling = english.assign(
-        effect=-english["change"], error=english["change_stderr"], p=stats.t.cdf(z, df)
+        effect=-english["change"],
+        error=english["change_stderr"],
+        df=df,
+        p=stats.t.cdf(z, df),
     )
     return _sometimes(
         _mean(english, "cell", "task"),
@@ -135,6 +139,7 @@ def low_up_high_down(evidence: Evidence) -> Finding:
     both = points.assign(
         effect=np.minimum(points["low"], -points["high"]),
         error=means["change_stderr"].max(axis=1).to_numpy(),
+        df=df.to_numpy(),
         p=np.maximum(stats.t.sf(z["low"], df), stats.t.cdf(z["high"], df)),
     )
     estimate, adjusted = _low_less_high(table, points, evidence)

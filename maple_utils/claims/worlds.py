@@ -19,6 +19,8 @@ import pandas as pd
 from scipy import stats
 
 from maple_utils import files, results
+from maple_utils.claims.contrasts import WHERE
+from maple_utils.claims.evidence import MARGIN
 from maple_utils.languages import resource_level
 from maple_utils.params import CELL, Cell
 from maple_utils.tasks import METRICS, TASKS
@@ -31,6 +33,8 @@ TOP = {"choice": 1.0, "answer": 1.0, "summary": 0.5}
 PASSAGE, QUESTION, TRANSLATION, BASE_MODEL = 0.1, 0.3, 0.2, 0.2
 PASSAGE_SIZE = 2  # questions
 START = 8  # the rank from which doublings are counted
+TOKENS = 1_000_000  # that every run is trained on
+LEAD = 0.1  # of larger models over base models
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,30 @@ def _tidy(
         yield table.assign(**run, **judged)[results.PREDICTIONS_COLUMNS]
 
 
+def larger_model(exact: pd.DataFrame, almost: bool = False) -> pd.DataFrame:
+    """Return a model ahead of base models, or the margin ahead of Mistral's runs.
+
+    `exact` has the columns of `primary_scores`, with expected scores as values.
+    """
+    rows = exact[exact["rank"] == 0]
+    if almost:
+        rows = exact[exact["base_model"].str.contains("mistral")]
+    ahead = MARGIN / 100 if almost else LEAD
+    table = rows.groupby([*WHERE, "metric"], as_index=False)["value"].mean()
+    table["value"] += ahead
+    return table.assign(model="GPT-4", larger=True, failure="")
+
+
+def training(plan: Plan) -> pd.DataFrame:
+    """Return what the claims read of `results.training_records` of these runs."""
+    rows = [
+        cell.asdict() | {"language": code, "tokens": TOKENS, "tokens_per_word": words}
+        for cell in plan.cells
+        for code, words in _tokens(plan.trained.get(cell.instruction_data, ())).items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def write_runs(world: World, plan: Plan, seed: int, folder: Path) -> np.ndarray:
     """Write the folders that 02 and 03 would leave, as far as 04 reads them.
 
@@ -237,15 +265,19 @@ def write_runs(world: World, plan: Plan, seed: int, folder: Path) -> np.ndarray:
     return expected(ability, plan.places())
 
 
+def _tokens(languages: Sequence[str]) -> dict[str, float]:
+    """Return tokens per word, by language."""
+    return {code: 1.5 + crc32(code.encode()) % 100 / 50 for code in languages}
+
+
 def _record(cell: Cell, languages: Sequence[str]) -> dict[str, Any]:
     """Return what 04 reads of train.json; every dataset has as many tokens."""
-    tokens = {code: 1.5 + crc32(code.encode()) % 100 / 50 for code in languages}
     bits = {"before": 2.0, "after": 1.5}
     return {
         "cell": cell.name,
         "parameters": cell.asdict(),
         "plan": {},
-        "train": {"seconds": 1.0, "tokens": 1_000_000},
-        "data": {"tokens_per_word": tokens},
+        "train": {"seconds": 1.0, "tokens": TOKENS},
+        "data": {"tokens_per_word": _tokens(languages)},
         "heldout_bits_per_byte": dict.fromkeys(languages, bits),
     }

@@ -4,6 +4,7 @@ python -m maple_utils.grid write              # params/cells/*.yaml from params/
 python -m maple_utils.grid status             # what is done, running, failed, missing
 python -m maple_utils.grid other-code         # results that other code made, to rerun
 python -m maple_utils.grid estimate paper     # hours, memory, disk, dollars beforehand
+python -m maple_utils.grid design paper --device a100 --hours 200    # a smaller grid
 """
 
 from itertools import product
@@ -30,13 +31,17 @@ def read_grid(file: Path) -> tuple[dict[str, Cell], dict[str, Any]]:
         raise ParameterError(
             f"grid: got {file.stem!r}; allowed: a file of params/: {', '.join(known)}"
         )
-    loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return parse(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
+
+
+def parse(loaded: dict[str, Any], file: str) -> tuple[dict[str, Cell], dict[str, Any]]:
+    """Return what `read_grid` does of the content of a grid's file with this name."""
     for name in loaded:
         check_known(name)
     for axis in CELL:
         if not isinstance(loaded.get(axis), list):
             raise ParameterError(
-                f"{axis}: got {loaded.get(axis)!r} in {file.name}; allowed: a list"
+                f"{axis}: got {loaded.get(axis)!r} in {file}; allowed: a list"
             )
     axes = {axis: [convert(axis, v, "02_train") for v in loaded[axis]] for axis in CELL}
     settings = {k: convert(k, v) for k, v in loaded.items() if k not in CELL}

@@ -84,23 +84,30 @@ def instruction_rows(run: dict[str, Any]) -> list[int]:
     return [rows[language] for language in wanted or rows if language in rows]
 
 
+def places(run: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """Yield each task and language that 03's parameters ask, with its questions."""
+    for name, language in select(run["tasks"], run["languages"]):
+        source = TASKS[name].source_of(language)
+        rows = source.published(language) or ROWS
+        if run["hub_root"] == "miniature":
+            mirrored = DATASETS.get(source.dataset)
+            config = source.fill("{config}", language)
+            if not mirrored or config not in mirrored.configs.values():
+                continue
+            rows = mirrored.splits[source.test]
+        yield name, language, min(rows, run["test_limit"] or rows)
+
+
 def questions(run: dict[str, Any]) -> Iterator[tuple[int, float, float]]:
     """Yield what 03's parameters ask: questions, tokens of one, tokens of an answer.
 
     That is once for each task, language and scoring. The examples before a question are
     read once for all questions of a language (see `scoring.prefixes`).
     """
-    for name, language in select(run["tasks"], run["languages"]):
+    for name, _, rows in places(run):
         task = TASKS[name]
-        source = task.source_of(language)
-        rows, tokens = source.published(language) or ROWS, task.question_tokens
-        if run["hub_root"] == "miniature":
-            mirrored = DATASETS.get(source.dataset)
-            config = source.fill("{config}", language)
-            if not mirrored or config not in mirrored.configs.values():
-                continue
-            rows, tokens = mirrored.splits[source.test], MINIATURE_TOKENS
-        rows = min(rows, run["test_limit"] or rows)
+        offline = run["hub_root"] == "miniature"
+        tokens = MINIATURE_TOKENS if offline else task.question_tokens
         shots = task.shots if run["shots"] < 0 else run["shots"]
         read = tokens * (1 + shots / rows)
         if task.kind == "choice" and run["scoring"] != "generate":
@@ -120,6 +127,14 @@ def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
     return replace(asked, micro_batch=1)
 
 
+def training_steps(run: dict[str, Any]) -> float:
+    """Return the optimiser's steps that 02's parameters make."""
+    rows = instruction_rows(run)
+    trained = (min(n - run["heldout"], run["train_limit"] or n) for n in rows)
+    steps = sum(trained) * run["epochs"] / run["batch_size"]
+    return min(steps, run["max_steps"]) if run["max_steps"] > 0 else steps
+
+
 def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:
     """Return how long notebook 02 takes for a cell; 0 for a base model."""
     if cell.is_base:
@@ -127,10 +142,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
     shape, rows = shape_of(cell.base_model), instruction_rows(run)
     length = TABLES["pair_tokens"].get(cell.instruction_data, OWN_TOKENS)
-    trained = (min(n - run["heldout"], run["train_limit"] or n) for n in rows)
-    steps = sum(trained) * run["epochs"] / run["batch_size"]
-    if run["max_steps"] > 0:
-        steps = min(steps, run["max_steps"])
+    steps = training_steps(run)
     tokens = steps * run["batch_size"] * length
     load = planned_load(run, device)
     flops = tokens * shape.flops(cell.rank, load.gradient_checkpointing)
