@@ -191,6 +191,6 @@ def detectable(found: Finding, tests: int) -> float:
 
 def _reach(level: float, df: float) -> float:
     """Return how many standard errors an effect is away that is found often enough."""
-    df = min(df, 1e4)  # from where t is normal
+    df = min(max(df, 1), 1e4)  # the numerics of t's tails; from there t is normal
     least = stats.t.isf(level, df)
     return brentq(lambda far: stats.nct.sf(least, df, far) - POWER, 0, 10 * least)
