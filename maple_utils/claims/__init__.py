@@ -41,6 +41,7 @@ class Claim:
     unit: str
     test: str
     find: str  # module and function
+    assumes: str = ""
 
     def finding(self, evidence: Evidence) -> Finding:
         """Return what the evidence says; raises NotTestable if it does not suffice."""
@@ -170,7 +171,7 @@ def _row(
         "bootstrap_high": bootstrap[1],
         "holds": found.holds,
         "verdict": "not supported",
-        "why": found.why,
+        "why": found.why + (f"; assumes {claim.assumes}" if claim.assumes else ""),
     }
 
 
