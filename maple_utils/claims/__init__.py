@@ -4,7 +4,7 @@
 claim is a block in `claims.yaml` and a function in `findings` or `sometimes`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,15 @@ def gather(
     return Evidence(scores, changes, reference, level, answers, training, margin)
 
 
-def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
-    """Return a row per claim, with the columns COLUMNS, from what `gather` returns.
+def find(evidence: Evidence) -> dict[str, Finding | NotTestable]:
+    """Return what the evidence, as `gather` returns it, says on each claim, by id."""
+    return {claim.id: _ask(claim, evidence) for claim in CLAIMS}
+
+
+def evaluate_claims(
+    evidence: Evidence, found: Mapping[str, Finding | NotTestable] | None = None
+) -> pd.DataFrame:
+    """Return a row per claim, with the columns COLUMNS.
 
     `low` and `high` are the 95 % interval of `estimate`, `detectable` the smallest
     effect that would have been found with 80 % power. `p_holm` is corrected over the
@@ -114,11 +121,15 @@ def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
     which say that something happens sometimes, count only what stays significant after
     Holm's correction within the claim (C3 of those that were behind, C5 per cell and
     task); they have a `size`, the median effect there in points, and tasks, `where`.
+
+    Args:
+        evidence: what `gather` returns.
+        found: what `find` returns for it, where that is at hand.
     """
-    found = [_ask(claim, evidence) for claim in CLAIMS]
-    tests = sum(isinstance(finding, Finding) for finding in found)
-    pairs = zip(CLAIMS, found, strict=True)
-    table = pd.DataFrame([_row(*pair, tests, evidence) for pair in pairs])
+    found = find(evidence) if found is None else found
+    tests = sum(isinstance(finding, Finding) for finding in found.values())
+    rows = [_row(claim, found[claim.id], tests, evidence) for claim in CLAIMS]
+    table = pd.DataFrame(rows)
     table = table.reindex(columns=[*COLUMNS, "holds"])
     tested = table["p"].notna()
     if tested.any():
@@ -129,15 +140,17 @@ def evaluate_claims(evidence: Evidence) -> pd.DataFrame:
     return table[COLUMNS]
 
 
-def influence(evidence: Evidence) -> pd.DataFrame:
-    """Return what each language weighs in C1, as `slopes.influence` does.
+def influence(found: Mapping[str, Finding | NotTestable]) -> pd.DataFrame:
+    """Return what each language weighs in C1, C2 and C5, as `slopes.influence` does.
 
-    No rows where these runs do not answer C1.
+    Column claim comes first; no rows of a claim whose estimate has no such weights.
     """
-    try:
-        return slopes.influence(findings.rank_slopes(evidence))
-    except NotTestable:
-        return pd.DataFrame(columns=["language", "low", "weight", "without"])
+    parts = [pd.DataFrame(columns=["claim", "language", "low", "weight", "without"])]
+    for name, finding in found.items():
+        if isinstance(finding, Finding) and "slopes" in finding.estimate.details:
+            table = slopes.influence(finding.estimate)
+            parts.append(table.assign(claim=name)[parts[0].columns])
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def _ask(claim: Claim, evidence: Evidence) -> Finding | NotTestable:

@@ -32,14 +32,9 @@ MATCHED = 0.1  # datasets whose training tokens differ by less are alike (ours)
 
 def rank_helps_low(evidence: Evidence) -> Finding:
     """C1: more rank, more gain in low-resource languages than in high-resource ones."""
-    return _by_level(rank_slopes(evidence), "points per doubling of rank")
-
-
-def rank_slopes(evidence: Evidence) -> Estimate:
-    """Return the slope difference on rank that C1 is about."""
-    return slope_difference(
-        evidence.scores, "rank", evidence.level, covariates=covariates(evidence)
-    )
+    others = covariates(evidence)
+    found = slope_difference(evidence.scores, "rank", evidence.level, covariates=others)
+    return _by_level(found, "points per doubling of rank")
 
 
 def bits_help_low(evidence: Evidence) -> Finding:
