@@ -18,7 +18,7 @@ PARAMS := -f params/miniature.yaml -f params/cells/miniature-llama
 
 # Two notebooks at a time, so one thread each; more would wait for each other.
 demo: .venv/ready
-	OMP_NUM_THREADS=1 $(MAKE) -j2 $(addsuffix /scores.parquet,$(BASES) $(CELLS))
+	OMP_NUM_THREADS=1 $(MAKE) -j2 $(addsuffix /scores.parquet,$(BASES))
 	$(MAKE) figures
 	@$(BIN)/python -m maple_utils.results runs
 
@@ -59,11 +59,11 @@ $(CELLS:=/train.json): runs/miniature-llama_$(DATA)_%/train.json: \
 	$(PAPERMILL) notebooks/02_train.ipynb $(@D)/02_train.ipynb \
 		$(PARAMS)_bactrian-x-mini_$*.yaml -p instruction_data $(DATA)
 
-$(CELLS:=/scores.parquet): runs/miniature-llama_$(DATA)_%/scores.parquet: \
-		runs/miniature-llama_$(DATA)_%/train.json
-	$(PAPERMILL) notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb \
-		$(PARAMS)_bactrian-x-mini_$*.yaml -p instruction_data $(DATA)
-
-$(BASES:=/scores.parquet): runs/miniature-llama_%/scores.parquet: | .venv/ready
+# A base model and its adapters at the same bits in one run, which loads it once. Both
+# runs wait for all adapters, so that they go side by side.
+$(BASES:=/scores.parquet): runs/miniature-llama_%/scores.parquet: \
+		runs/miniature-llama_$(DATA)_r4_%/train.json \
+		runs/miniature-llama_$(DATA)_r32_%/train.json | $(CELLS:=/train.json)
 	mkdir -p $(@D)
-	$(PAPERMILL) notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb $(PARAMS)_$*.yaml
+	$(PAPERMILL) notebooks/03_evaluate.ipynb $(@D)/03_evaluate.ipynb $(PARAMS)_$*.yaml \
+		-y 'adapters: [$(foreach run,$(^:/train.json=),"$(run)/adapter",)]'
