@@ -122,7 +122,7 @@ def test_a_base_model_and_its_adapter(both):
     claims = pd.read_csv(out / "figures" / "tables" / "claims.csv")
     assert list(claims["id"]) == [f"C{i}" for i in range(1, 9)]
     assert {file.name for file in (out / "figures" / "tables").iterdir()} == {
-        *("claims.csv", "changes.csv")
+        *("claims.csv", "changes.csv", "influence.csv")
     } | {
         f"{task}.{ending}"
         for task in ("xcopa", "xquad")
