@@ -25,10 +25,16 @@ from maple_utils import claims, results
 from maple_utils.claims.contrasts import WHERE, primary_scores, score_changes
 from maple_utils.claims.effects import gap_to_larger
 from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
-from maple_utils.claims.worlds import Plan, World, larger_model, write_runs
+from maple_utils.claims.worlds import (
+    Plan,
+    World,
+    exact_scores,
+    larger_model,
+    write_runs,
+)
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import resource_level
-from maple_utils.params import CELL, Cell
+from maple_utils.params import Cell
 from tests.simulated_claims import FEW, PAPER
 
 QUESTIONS = 80  # per task and language
@@ -106,11 +112,7 @@ def evidence_of(row: Row, plan: Plan, seed: int) -> tuple[Evidence, pd.DataFrame
         scores, _ = results.collect(folder)
         training, _ = results.training_records(folder)
         predictions, _ = results.predictions(folder)
-    places = pd.MultiIndex.from_frame(plan.places()[WHERE])
-    exact = pd.DataFrame(truth, pd.MultiIndex.from_frame(plan.runs()), places)
-    exact = exact.stack(WHERE, future_stack=True).rename("exact").reset_index()
-    exact = primary_scores(scores).merge(exact, on=[*CELL, *WHERE])
-    exact = exact.assign(value=exact.pop("exact"))
+    exact = exact_scores(plan, truth, primary_scores(scores))
     larger = larger_model(exact, row.almost)
     evidence = claims.gather(scores, predictions, larger, training)
     return evidence, gap_to_larger(score_changes(exact), larger)

@@ -19,11 +19,17 @@ from tqdm import tqdm
 
 from maple_utils.claims import CLAIMS, SOMETIMES
 from maple_utils.claims.contrasts import WHERE
-from maple_utils.claims.findings import SIGNIFICANCE, Evidence, Finding
-from maple_utils.claims.worlds import Plan, World, abilities, answers
+from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.worlds import (
+    Plan,
+    World,
+    abilities,
+    answers,
+    exact_scores,
+    expected,
+)
 from maple_utils.grid.power import (
     evidence_of,
-    exact_scores,
     findings,
     gathered,
     simulate,
@@ -69,7 +75,7 @@ def size_of(claim: str, effect: float, plan: Plan) -> float:
 
     def value(world: World, seed: int) -> float:
         ability = abilities(world, plan, np.random.default_rng(seed))
-        exact = exact_scores(plan, ability, template)
+        exact = exact_scores(plan, expected(ability, plan.places()), template)
         finding = one(claim, evidence_of(plan, exact, exact, None))
         if claim in SOMETIMES:
             return float(finding.comparisons["effect"].mean())

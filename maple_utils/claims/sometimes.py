@@ -142,18 +142,19 @@ def low_up_high_down(evidence: Evidence) -> Finding:
         df=df.to_numpy(),
         p=np.maximum(stats.t.sf(z["low"], df), stats.t.cdf(z["high"], df)),
     )
-    estimate, adjusted = _low_less_high(table, points, evidence)
+    others = covariates(evidence).drop(columns="base score")
+    estimate, adjusted = _low_less_high(table, points, evidence, others)
     return _sometimes(
         estimate,
         both,
         f"mean change {mean['low']:+.1f} points in low-resource languages, "
-        f"{mean['high']:+.1f} in high-resource ones{_by_seen(table, evidence)}; "
+        f"{mean['high']:+.1f} in high-resource ones{_by_seen(table, others)}; "
         f"their difference is {adjusted}; both at once in",
     )
 
 
 def _low_less_high(
-    table: pd.DataFrame, points: pd.DataFrame, evidence: Evidence
+    table: pd.DataFrame, points: pd.DataFrame, evidence: Evidence, others: pd.DataFrame
 ) -> tuple[Estimate, str]:
     """Return the difference between levels, and in words what it is adjusted for.
 
@@ -161,7 +162,6 @@ def _low_less_high(
     would seem to gain, and the level that has more of them, too. Runs that leave no way
     to adjust it have their plain difference, by run and task.
     """
-    others = covariates(evidence).drop(columns="base score")
     try:
         found = with_bases(change_difference(table, evidence.level, others))
     except NotTestable as reason:
@@ -172,9 +172,8 @@ def _low_less_high(
     return found, f"adjusted for {used or 'nothing else'}"
 
 
-def _by_seen(table: pd.DataFrame, evidence: Evidence) -> str:
+def _by_seen(table: pd.DataFrame, seen: pd.DataFrame) -> str:
     """Return in words what low-resource languages gain, in the training data or not."""
-    seen = covariates(evidence).drop(columns="base score")
     if "in the finetuning data" not in seen:
         return ""
     low = table[table["level"] == "low"].merge(seen)

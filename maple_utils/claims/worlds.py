@@ -116,8 +116,8 @@ def abilities(world: World, plan: Plan, rng: np.random.Generator) -> np.ndarray:
     low = places["level"].eq("low").to_numpy()
     tuned = runs["rank"].gt(0).to_numpy()[:, None]
     doublings = np.log2(runs["rank"].clip(lower=START) / START).to_numpy()[:, None]
-    varied = {of: np.zeros((len(runs), len(places))) for of in ("score", "change")}
-    varied["slope"] = np.zeros((len(runs), len(places)))
+    parts = ("score", "change", "slope")
+    varied = {of: np.zeros((len(runs), len(places))) for of in parts}
     for name, draw in DRAWS.items():
         varied[draw.of] += _drawn(draw, world.sd.get(name, draw.sd), runs, places, rng)
     varied["slope"] *= np.where(low, world.low_spread, 1.0)
@@ -161,6 +161,19 @@ def expected(ability: np.ndarray, places: pd.DataFrame) -> np.ndarray:
     """Return the scores of these abilities over endlessly many questions (0 to 1)."""
     low, top = (places["kind"].map(by).to_numpy() for by in (CHANCE, TOP))
     return low + (top - low) * stats.norm.cdf(ability)
+
+
+def exact_scores(plan: Plan, truth: np.ndarray, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores with the value that endlessly many questions would give.
+
+    Their standard errors stay those of the questions, as the scale of a task needs.
+    `truth` has the expected scores by run and place, as `expected` returns them.
+    """
+    row = pd.MultiIndex.from_frame(plan.runs()[CELL])
+    column = pd.MultiIndex.from_frame(plan.places()[WHERE])
+    rows = row.get_indexer(pd.MultiIndex.from_frame(scores[CELL]))
+    columns = column.get_indexer(pd.MultiIndex.from_frame(scores[WHERE]))
+    return scores.assign(value=truth[rows, columns])
 
 
 def answers(

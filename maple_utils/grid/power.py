@@ -23,11 +23,11 @@ from maple_utils.claims.worlds import (
     World,
     abilities,
     answers,
+    exact_scores,
     expected,
     larger_model,
     training,
 )
-from maple_utils.params import CELL
 
 QUESTIONS = 60  # per task and language in a simulation
 SAMPLED, ENDLESS = 3, 16  # simulations with answers; in all
@@ -107,7 +107,7 @@ def simulate(plan: Plan, seeds: Iterable[int] = range(ENDLESS)) -> Power:
             evidence = gathered(plan, ability, tables)
             template = evidence.scores
             sampled.append(findings(evidence))
-        truth = exact_scores(plan, ability, template)
+        truth = exact_scores(plan, expected(ability, plan.places()), template)
         exact.append(findings(evidence_of(plan, truth, truth, None), SOMETIMES))
     return _power(sampled, exact)
 
@@ -116,20 +116,8 @@ def gathered(plan: Plan, ability: np.ndarray, tables: list[pd.DataFrame]) -> Evi
     """Return the evidence of runs of these abilities that gave these answers."""
     answered = pd.concat(tables, ignore_index=True)
     scores = primary_scores(results.scores_from_predictions(answered))
-    return evidence_of(plan, scores, exact_scores(plan, ability, scores), answered)
-
-
-def exact_scores(plan: Plan, ability: np.ndarray, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores with the value that endlessly many questions would give.
-
-    Their standard errors stay those of the questions, as the scale of a task needs.
-    """
-    places = plan.places()
-    row = pd.MultiIndex.from_frame(plan.runs()[CELL])
-    column = pd.MultiIndex.from_frame(places[WHERE])
-    rows = row.get_indexer(pd.MultiIndex.from_frame(scores[CELL]))
-    columns = column.get_indexer(pd.MultiIndex.from_frame(scores[WHERE]))
-    return scores.assign(value=expected(ability, places)[rows, columns])
+    exact = exact_scores(plan, expected(ability, plan.places()), scores)
+    return evidence_of(plan, scores, exact, answered)
 
 
 def evidence_of(
