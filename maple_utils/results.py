@@ -17,7 +17,6 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from maple_utils import files, rouge, tasks
-from maple_utils.instructions import contamination
 from maple_utils.languages import LANGUAGES
 from maple_utils.metrics import standard_errors
 from maple_utils.params import CELL, Cell
@@ -35,6 +34,9 @@ PREDICTIONS_COLUMNS = [
     *("task", "language", "scoring", "example", "cluster", "shots", "context_cut"),
     *("prediction", "references", "format_failure", "cut_off"),
     *METRICS,
+]
+OVERLAP_COLUMNS = [
+    *("task", "language", "items", "overlapping", "share", "too_short", "note")
 ]
 _DATA = Path(__file__).parent / "data"  # what the package ships
 _TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
@@ -159,7 +161,7 @@ def overlaps(runs_dir: Path) -> pd.DataFrame:
             record = json.loads(file.read_text(encoding="utf-8"))
             cell = {name: record["parameters"][name] for name in CELL}
             rows.extend(cell | row for row in record["overlap"])
-    table = pd.DataFrame(rows, columns=[*CELL, *contamination.COLUMNS])
+    table = pd.DataFrame(rows, columns=[*CELL, *OVERLAP_COLUMNS])
     return table.astype(_TYPES | {"share": "float64"})
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from maple_utils import instructions, miniature, tasks
+from maple_utils import instructions, miniature, results, tasks
 from maple_utils.errors import ParameterError
 from maple_utils.instructions import contamination
 from maple_utils.instructions.contamination import Items, compare, load_items, words
@@ -141,7 +141,7 @@ def test_questions_on_one_passage_stand_and_fall_together():
         Items("xlsum", "", note="hub_root does not hold it"),
     ]
     table = compare(rows("b", f"so: {passage}", "c"), tests)
-    assert list(table.columns) == contamination.COLUMNS
+    assert list(table.columns) == results.OVERLAP_COLUMNS
     assert table["overlapping"].tolist() == [3, 0, 0]
     assert table["share"].tolist()[:2] == [0.75, 0.0]
     told = json.loads(json.dumps(contamination.records(table), allow_nan=False))

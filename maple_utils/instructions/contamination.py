@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 
 from maple_utils.errors import ParameterError
 from maple_utils.instructions.ngrams import Hashed, Known
+from maple_utils.results import OVERLAP_COLUMNS
 from maple_utils.tasks import PAPER_TASKS, TASKS, available, check_names, load_task
 from maple_utils.tasks.examples import Example
 from maple_utils.words import tokenize_words
@@ -42,7 +43,6 @@ WORDS, FEWEST = 13, 8  # of an n-gram; of an item that can be told from others
 # Letters per word of the same text in other languages: Chinese in XQuAD (1.6 of
 # English), Thai in XCOPA (3.0 of Indonesian and Italian); the others are assumed.
 LETTERS = {"zh": 1.6, "ja": 2.0, "th": 3.0, "lo": 3.0, "km": 3.0, "my": 3.0}
-COLUMNS = ["task", "language", "items", "overlapping", "share", "too_short", "note"]
 _BATCH = 1000  # rows at a time
 
 
@@ -103,9 +103,10 @@ def compare(rows: Dataset, tests: Sequence[Items]) -> pd.DataFrame:
         tests: what `load_items` returns.
 
     Returns:
-        COLUMNS, a row per task and language: `items` counts all, `overlapping` those
-        that share an n-gram or stand in a row whole, `too_short` those that cannot be
-        told, which `share`, the overlapping part, leaves out (NaN where none is left).
+        `results.OVERLAP_COLUMNS`, a row per task and language: `items` counts all,
+        `overlapping` those that share an n-gram or stand in a row whole, `too_short`
+        those that cannot be told, which `share`, the overlapping part, leaves out (NaN
+        where none is left).
     """
     parts = [_Part(items) for items in tqdm(tests, "Reading the tests", delay=5)]
     by_length: dict[int, list[np.ndarray]] = {}
@@ -130,7 +131,7 @@ def compare(rows: Dataset, tests: Sequence[Items]) -> pd.DataFrame:
     table["too_short"] = [part.too_short for part in parts]
     told = table["items"] - table["too_short"]
     table["share"] = table["overlapping"] / told.where(told > 0)
-    return table[COLUMNS]
+    return table[OVERLAP_COLUMNS]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import yaml
 
-from maple_utils.instructions import prompt_text
 from maple_utils.languages import LANGUAGES
 from maple_utils.tasks import Example, Task, TaskData
 
@@ -120,6 +119,9 @@ def build(form: Form, example: Example, shots: Sequence[Example]) -> Prompt:
         asked = [f"{item(form, each)}\n{cue}" for each in (*shots, example)]
         start = told + "\n\n"
     else:
+        # It needs `datasets`, and 04, which only reads answers, need not wait for that.
+        from maple_utils.instructions import prompt_text
+
         blank = start = ""
         asked = [prompt_text(told, item(form, each)) for each in (*shots, example)]
     for place, shot in enumerate(shots):

@@ -1,7 +1,8 @@
 """Rows of a published dataset, from the hub or from a mirror folder of it.
 
 A mirror holds `owner/name/` folders as `hf download --repo-type dataset` leaves them,
-or with a README.md whose YAML lists `configs`.
+or with a README.md whose YAML lists `configs`. `datasets`, which takes a second to
+import, is imported where it is used: 04 and the command line only need the tables here.
 """
 
 import tempfile
@@ -10,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
 
 from maple_utils.errors import ParameterError, first_line
 from maple_utils.languages import LANGUAGES
@@ -67,6 +66,8 @@ def load_rows(
 
     Raises ParameterError where they cannot be loaded.
     """
+    from datasets import load_dataset
+
     config = source.fill(source.config, language)
     files = data_files(source, language, split, hub_root)
     where = str(Path(hub_root) / source.dataset) if hub_root else source.dataset
@@ -108,6 +109,8 @@ def data_files(
 
 def is_held(source: Source, language: str, hub_root: str | Path) -> bool:
     """Say whether a mirror holds a language's test rows."""
+    from datasets import get_dataset_config_names
+
     folder = Path(hub_root) / source.dataset
     if not folder.is_dir():
         return False
@@ -133,6 +136,8 @@ def has_split(
     source: Source, language: str, split: str, hub_root: str | Path = ""
 ) -> bool:
     """Say whether there is such a split; a mirror may hold the test split alone."""
+    from datasets import load_dataset_builder
+
     if not split or not hub_root:
         return bool(split)
     if data_files(source, language, source.test, hub_root):
