@@ -4,9 +4,10 @@ Codes are ISO 639-1 where there is one; `zh-Hans` and `zh-Hant` stand where the 
 of Chinese matters. `joshi` is the class (0 least resources, 5 most) of Joshi et al.
 (2020), "The State and Fate of Linguistic Diversity and Inclusion in the NLP World",
 from the list that the authors publish with it:
-https://microsoft.github.io/linguisticdiversity/assets/lang2tax.txt. `flores` is the
-code of FLORES-200, which Belebele's configs use; `iso3` is ISO 639-3, of the
-macrolanguage where there is one.
+https://microsoft.github.io/linguisticdiversity/assets/lang2tax.txt. (Sinhala stands
+there twice; taken is "sinhalese", from the part that was looked through by hand.)
+`flores` is the code of FLORES-200, which Belebele's configs use; `iso3` is ISO 639-3,
+of the macrolanguage where there is one.
 """
 
 from collections.abc import Collection, Iterable

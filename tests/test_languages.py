@@ -65,7 +65,7 @@ def test_a_wrong_code_is_named_with_what_was_meant(given, near):
     assert "\n" not in line
     assert repr(given) in line
     assert f"did you mean {near}" in line
-    assert "allowed: ar, as," in line
+    assert "allowed: am, ar, as," in line
 
 
 def test_only_what_a_task_has_is_allowed():

@@ -51,7 +51,8 @@ def test_every_prompt_in_every_language_ends_where_the_answer_begins(
     name, template, scoring
 ):
     task = TASKS[name]
-    options = {"belebele": ("a", "b", "c", "d"), "xnli": ("True", "Neither", "False")}
+    four = ("a", "b", "c", "d")
+    options = {"belebele": four, "words": four, "xnli": ("True", "Neither", "False")}
     choice = task.kind == "choice"
     example = Example(
         "0",

@@ -77,7 +77,7 @@ _TABLE = Path(__file__).with_name("tasks.yaml").read_text(encoding="utf-8")
 TASKS = {
     name: _read_task(name, block) for name, block in yaml.safe_load(_TABLE).items()
 }
-PAPER_TASKS = tuple(TASKS)[:6]  # the other four are offered, and off by default
+PAPER_TASKS = tuple(TASKS)[:6]  # the others are offered, and off by default
 
 
 def check_names(names: Iterable[str]) -> list[str]:

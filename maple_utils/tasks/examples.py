@@ -73,6 +73,10 @@ def _story(row: Row) -> Example:
     return Example("", story, "", options, int(row["answer_right_ending"]) - 1)
 
 
+def _words(row: Row) -> Example:
+    return Example(row["id"], row["name"], "", tuple(row["options"]), int(row["label"]))
+
+
 READERS: dict[str, Callable[[Row], Example]] = {
     "copa": _copa,
     "belebele": _belebele,
@@ -81,6 +85,7 @@ READERS: dict[str, Callable[[Row], Example]] = {
     "xnli": _xnli,
     "pawsx": _pawsx,
     "story": _story,
+    "words": _words,
 }
 ID_COLUMNS = ("id", "idx", "story_id")  # else a row's place
 

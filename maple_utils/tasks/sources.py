@@ -16,9 +16,11 @@ from maple_utils.errors import ParameterError, first_line
 from maple_utils.languages import LANGUAGES
 
 Row = Mapping[str, Any]
+SHIPPED = Path(__file__).parents[1] / "data"  # datasets that come with the package
 
 KEEP: dict[str, Callable[[Row, str, str], bool]] = {
     "": lambda row, split, language: True,
+    "language": lambda row, split, language: row["language"] == language,
     # COPA's items 401 to 500 are those that XCOPA translated as its validation split.
     "xcopa_validation": lambda row, split, language: (
         split != "train" or 401 <= row["id"] <= 500
@@ -32,7 +34,11 @@ KEEP: dict[str, Callable[[Row, str, str], bool]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows are. Config and files may hold {code}, {flores}, {name} (English)."""
+    """Where rows are. Config and files may hold {code}, {flores}, {name} (English).
+
+    A dataset without an owner comes with the package, in `data`; a mirror that holds it
+    goes first.
+    """
 
     dataset: str
     config: str
@@ -52,6 +58,15 @@ class Source:
         config = self.config.format(**codes)
         return pattern.format(**codes, config=config, split=split)
 
+    def root(self, hub_root: str | Path) -> str | Path:
+        """Return the folder that holds the dataset's folder, "" for the hub."""
+        if (
+            "/" in self.dataset
+            or (Path(hub_root) / self.dataset / "README.md").is_file()
+        ):
+            return hub_root
+        return SHIPPED
+
     def published(self, language: str) -> int:
         """Return the published number of test rows, 0 where it is not known."""
         if isinstance(self.rows, int):
@@ -69,6 +84,7 @@ def load_rows(
     from datasets import load_dataset
 
     config = source.fill(source.config, language)
+    hub_root = source.root(hub_root)
     files = data_files(source, language, split, hub_root)
     where = str(Path(hub_root) / source.dataset) if hub_root else source.dataset
     try:
@@ -101,9 +117,9 @@ def data_files(
     if not source.files:
         return []
     path = source.fill(source.files, language, split)
-    if not hub_root:
+    if not source.root(hub_root):
         return [f"hf://datasets/{source.dataset}@{source.revision}/{path}"]
-    folder = Path(hub_root) / source.dataset
+    folder = Path(source.root(hub_root)) / source.dataset
     return sorted(str(file.resolve()) for file in folder.glob(path))
 
 
@@ -111,7 +127,7 @@ def is_held(source: Source, language: str, hub_root: str | Path) -> bool:
     """Say whether a mirror holds a language's test rows."""
     from datasets import get_dataset_config_names
 
-    folder = Path(hub_root) / source.dataset
+    folder = Path(source.root(hub_root)) / source.dataset
     if not folder.is_dir():
         return False
     if source.keep == "of_language":
@@ -138,6 +154,7 @@ def has_split(
     """Say whether there is such a split; a mirror may hold the test split alone."""
     from datasets import load_dataset_builder
 
+    hub_root = source.root(hub_root)
     if not split or not hub_root:
         return bool(split)
     if data_files(source, language, source.test, hub_root):
