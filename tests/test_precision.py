@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from maple_utils import models, scoring
+from tests.notebooks.running import run_here
 
 
 def watched(model: torch.nn.Module) -> set[tuple[torch.dtype, torch.dtype]]:
@@ -30,3 +31,30 @@ def test_adapters_are_asked_in_the_dtype_of_their_base(bits):
     scoring.loglikelihoods(model, tokenizer, [("Count to", [" two", " three"])])
     scoring.generate(model, tokenizer, ["Count to"], max_new_tokens=2)
     assert seen == {(torch.bfloat16, torch.bfloat16)}
+
+
+WATCH = """
+from tests.test_precision import watched
+seen = watched(model)
+model.train()
+"""
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_adapters_train_in_the_dtype_of_their_base(bits, tmp_path):
+    """Also in the trial pass, whose memory would else be that of another run."""
+    small = {
+        "train_limit": 4,
+        "heldout": 1,
+        "max_steps": 1,
+        "rank": 4,
+        "tasks": "xcopa",
+    }
+    small |= {"languages": "en,sw", "batch_size": 4, "dtype": "bfloat16", "bits": bits}
+    small |= {"output_dir": str(tmp_path)}
+    probes = {"trial.largest_micro_batch(trainer)": WATCH}
+    probes |= {"trainer.train(resume": "in_trial = set(seen)\nseen.clear()"}
+    probes |= {"after = heldout.bits_per_byte()": "in_training = set(seen)"}
+    found = run_here("02_train", small, probes)
+    assert found["in_trial"] == {(torch.bfloat16, torch.bfloat16)}
+    assert found["in_training"] == {(torch.bfloat16, torch.bfloat16)}

@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 
 from maple_utils import forecast, instructions, models, training
 from maple_utils.errors import ParameterError
-from maple_utils.training import Machine, checkpoints, meters
+from maple_utils.training import Machine, checkpoints, meters, trial
 
 T4 = Machine(1, 15e9, name="Tesla T4")
 A100 = Machine(1, 79e9, bfloat16=True, name="A100")
@@ -396,7 +396,7 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing_else(whole, tries, tm
     trainer.compute_loss = scarce
     before = torch.get_rng_state()
     weights = [p.clone() for p in trainer.model.parameters()]
-    assert training.largest_micro_batch(trainer) == tries[-1]
+    assert trial.largest_micro_batch(trainer) == tries[-1]
     assert tried == tries  # each divides the first, so that a step stays what it is
     assert torch.equal(before, torch.get_rng_state())
     after = list(trainer.model.parameters())
@@ -416,7 +416,7 @@ def test_the_trial_recomputes_as_training_does_and_leaves_no_trace(tmp_path):
         return real(*args, **kwargs)
 
     trainer.compute_loss = watched
-    training.largest_micro_batch(trainer)
+    trial.largest_micro_batch(trainer)
     trainer.train()
     assert during == [True, True]
     alone = trainer_of(tmp_path, activation_checkpointing=True, **settings)
@@ -424,6 +424,17 @@ def test_the_trial_recomputes_as_training_does_and_leaves_no_trace(tmp_path):
     logs = [t.state.log_history[0] for t in (trainer, alone)]
     keys = ("loss", "num_tokens", "entropy", "mean_token_accuracy")
     assert [logs[0][k] for k in keys] == [logs[1][k] for k in keys]
+
+
+def test_processes_try_alone_and_take_the_least(tmp_path, monkeypatch):
+    """One that ran out of memory would try again, and the others wait for it."""
+    trainer = trainer_of(tmp_path, per_device_train_batch_size=8)
+    monkeypatch.setattr(trial, "gather_object", lambda mine: [*mine, 2])
+    during = []
+    trainer.accelerator.gather = during.append
+    assert trial.largest_micro_batch(trainer) == 2
+    assert not during
+    assert trainer.accelerator.gather_for_metrics.__name__ == "gather_for_metrics"
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
@@ -434,7 +445,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
 
     trainer.compute_loss = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        training.largest_micro_batch(trainer)
+        trial.largest_micro_batch(trainer)
 
 
 def test_the_meter_counts_what_was_read(tmp_path):

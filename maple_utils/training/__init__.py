@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import psutil
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
-from pyarrow.compute import list_value_length
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
 
 from maple_utils import forecast, models
 from maple_utils.errors import ParameterError
+from maple_utils.training.trial import largest_divisor
 
 
 @dataclass(frozen=True)
@@ -178,11 +176,7 @@ def rows_per_step(
     rows = max(1, round(rows / examples)) if run.packing else rows
     whole = run.packing or run.micro_batch
     most = plan.micro_batch if whole else max(1, int(plan.micro_batch * examples))
-    return rows, _largest_divisor(rows, most)
-
-
-def _largest_divisor(rows: int, most: int) -> int:
-    return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
+    return rows, largest_divisor(rows, most)
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -199,40 +193,3 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
             "begin token of its own; set one in its tokenizer_config.json"
         )
     return found
-
-
-def largest_micro_batch(trainer: Trainer) -> int:
-    """Return how many of the longest rows fit through one forward and backward pass.
-
-    It starts with the trainer's own number and at least halves while memory does not
-    suffice, to what divides that number, so that a step stays what it is. Activations
-    are kept or recomputed as in training; weights, random numbers and what TRL counts
-    stay as they are.
-    """
-    data = trainer.train_dataset
-    lengths = list_value_length(data.with_format("arrow")[:]["input_ids"])
-    longest = np.argsort(-lengths.to_numpy(), kind="stable")
-    rows = whole = trainer.args.per_device_train_batch_size
-    if trainer.args.activation_checkpointing:  # which train() would do, but later
-        trainer.model.activation_checkpointing_enable()
-    while True:
-        try:
-            _try_pass(trainer, [data[int(i)] for i in longest[:rows]])
-            break
-        except RuntimeError as error:
-            if rows == 1 or not should_reduce_batch_size(error):
-                raise
-        torch.cuda.empty_cache()
-        rows = _largest_divisor(whole, rows // 2)
-    trainer._metrics["train"].clear()  # TRL counts every pass, and this was a trial
-    trainer._total_train_tokens = 0
-    models.forget_peak_memory()
-    return rows
-
-
-def _try_pass(trainer: Trainer, rows: list[dict]) -> None:
-    model = trainer.model.train()
-    inputs = trainer._prepare_inputs(trainer.data_collator(rows))  # to the device
-    with torch.random.fork_rng(), trainer.compute_loss_context_manager():
-        trainer.compute_loss(model, inputs).backward()
-    model.zero_grad(set_to_none=True)

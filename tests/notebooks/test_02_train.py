@@ -19,8 +19,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from maple_utils import grid, models, tasks, training
+from maple_utils import grid, models, tasks
 from maple_utils.errors import ParameterError
+from maple_utils.training import trial
 from tests.notebooks.running import ROOT, error_line, run, run_here
 
 SMALL = {
@@ -347,7 +348,7 @@ def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
     small = {"train_limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
     small |= {"bits": 16, "lora_dropout": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
-    monkeypatch.setattr(training, "largest_micro_batch", lambda trainer: 2)
+    monkeypatch.setattr(trial, "largest_micro_batch", lambda trainer: 2)
     run_here("02_train", small | {"output_dir": str(one)})
     source = str(ROOT / "notebooks" / "02_train.ipynb")
     ready = str(tmp_path / "ready.ipynb")
