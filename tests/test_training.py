@@ -26,9 +26,9 @@ from maple_utils import forecast, instructions, models, training
 from maple_utils.errors import ParameterError
 from maple_utils.training import Machine, checkpoints, meters, trial
 
-T4 = Machine(1, 15e9, name="Tesla T4")
-A100 = Machine(1, 79e9, bfloat16=True, name="A100")
-LAPTOP = Machine(0, 8e9)
+T4 = Machine(1, 15e9, 16e9, name="Tesla T4")
+A100 = Machine(1, 79e9, 85e9, bfloat16=True, name="A100")
+LAPTOP = Machine(0, 8e9, 16e9)
 
 
 def asked(**changes) -> SimpleNamespace:
@@ -56,7 +56,7 @@ def test_each_device_gets_what_it_can_do():
     assert (a100.dtype, a100.max_length) == (torch.bfloat16, 1024)
     assert a100.micro_batch > t4.micro_batch
     assert t4.gradient_checkpointing and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
-    flash = Machine(1, 79e9, bfloat16=True, flash=True)
+    flash = Machine(1, 79e9, 85e9, bfloat16=True, flash=True)
     assert training.plan(asked(), flash).attn_implementation == "flash_attention_2"
     laptop = training.plan(asked(base_model="miniature-llama"), LAPTOP)
     assert (laptop.dtype, laptop.optimizer) == (torch.float32, "adamw_torch")
@@ -74,9 +74,17 @@ def test_every_choice_can_be_overridden():
 
 def test_fewer_rows_go_through_where_memory_is_short():
     roomy = training.plan(asked(bits=16, max_length=1024), A100)
-    tight = training.plan(asked(bits=16, max_length=1024), Machine(1, 18e9))
+    tight = training.plan(asked(bits=16, max_length=1024), Machine(1, 18e9, 85e9))
     assert 0 < tight.micro_batch < roomy.micro_batch
     assert tight.needs <= 18e9
+
+
+def test_another_process_does_not_change_the_data():
+    """It holds a third of the card: fewer rows at a time, all of the same length."""
+    alone, beside = (Machine(1, free, 25e9, bfloat16=True) for free in (24e9, 16e9))
+    plans = [training.plan(asked(), device) for device in (alone, beside)]
+    assert [plan.max_length for plan in plans] == [1024, 1024]
+    assert len({plan.preset for plan in plans}) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,8 +92,8 @@ def test_fewer_rows_go_through_where_memory_is_short():
     [
         ({"bits": 16}, T4, "the nearest that fits: bits 8, rank 16"),
         ({"micro_batch": 64}, T4, r"micro_batch 64.* GB; allowed: the 15.0 GB .* T4; "),
-        ({}, Machine(1, 2e9), "no setting of it fits"),
-        ({}, Machine(2, 79e9), "CUDA_VISIBLE_DEVICES: this kernel sees 2 GPUs"),
+        ({}, Machine(1, 2e9, 16e9), "no setting of it fits"),
+        ({}, Machine(2, 79e9, 85e9), "CUDA_VISIBLE_DEVICES: this kernel sees 2 GPUs"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(changes, found, line):

@@ -21,10 +21,11 @@ from maple_utils.training.trial import largest_divisor
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found: GPUs that this kernel sees, and memory in bytes that is free."""
+    """What was found: GPUs that this kernel sees, and memory in bytes: free, and all."""
 
     gpus: int
     free: float
+    total: float
     bfloat16: bool = False
     flash: bool = False
     name: str = "this CPU"
@@ -34,12 +35,15 @@ class Machine:
 def machine() -> Machine:
     """Look at the device of this process: its GPU, or the processor."""
     if not torch.cuda.is_available():
-        return Machine(0, psutil.virtual_memory().available)
+        memory = psutil.virtual_memory()
+        return Machine(0, memory.available, memory.total)
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # accelerate sets it
     modern = models.compute_dtype() == torch.bfloat16
+    free, total = torch.cuda.mem_get_info()
     return Machine(
         gpus=torch.cuda.device_count(),
-        free=torch.cuda.mem_get_info()[0],
+        free=free,
+        total=total,
         bfloat16=modern,
         flash=modern and is_flash_attn_2_available(),
         name=models.device_name(),
@@ -70,7 +74,8 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
             that does; where one kernel sees several GPUs; where a tracker is absent.
     """
     _check(run.report_to, device)
-    usual = forecast.preset(device.free if device.gpus else 0)
+    # By all memory: what others hold of it must not change max_length, and so the data.
+    usual = forecast.preset(device.total if device.gpus else 0)
     on_gpu = "bfloat16" if device.bfloat16 else "float16"
     chosen = {
         "dtype": on_gpu if device.gpus else "float32",
