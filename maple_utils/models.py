@@ -5,7 +5,9 @@ from maple_utils import libraries  # noqa: F401  (first: see there)
 # isort: split
 import json
 import logging
+import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +83,33 @@ def compute_dtype() -> torch.dtype:
 
     Older GPUs (Colab's T4) have float16 only. CPUs compute in float32: without bf16
     units bfloat16 is about 20 times slower there.
+
+    Raises:
+        ParameterError: beside an NVIDIA GPU that torch cannot use, where a run would
+            be planned on the CPU, and take days.
     """
     if not torch.cuda.is_available():
+        _check_no_gpu()
         return torch.float32
     native = torch.cuda.get_device_capability()[0] >= 8
     return torch.bfloat16 if native else torch.float16
+
+
+def _check_no_gpu() -> None:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # none is wanted
+        return
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # a machine without one
+        return
+    driver, cuda = found.stdout.split("\n")[0], torch.version.cuda
+    raise ParameterError(
+        f"CUDA_VISIBLE_DEVICES: an NVIDIA GPU with driver {driver} is here, but torch "
+        f"{torch.__version__}, built for CUDA {cuda}, cannot use it; allowed: a build "
+        "for this driver (the README's Install says where from), a newer driver, or "
+        "the CPU; export CUDA_VISIBLE_DEVICES= for the CPU"
+    )
 
 
 def load(

@@ -33,12 +33,16 @@ class Machine:
 
 
 def machine() -> Machine:
-    """Look at the device of this process: its GPU, or the processor."""
+    """Look at the device of this process: its GPU, or the processor.
+
+    Raises ParameterError beside an NVIDIA GPU that torch cannot use.
+    """
+    dtype = models.compute_dtype()
     if not torch.cuda.is_available():
         memory = psutil.virtual_memory()
         return Machine(0, memory.available, memory.total)
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # accelerate sets it
-    modern = models.compute_dtype() == torch.bfloat16
+    modern = dtype == torch.bfloat16
     free, total = torch.cuda.mem_get_info()
     return Machine(
         gpus=torch.cuda.device_count(),
