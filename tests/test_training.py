@@ -150,6 +150,13 @@ def test_processes_share_a_step_evenly():
         training.rows_per_step(run, plan, 256.0, 5)
 
 
+def test_many_rows_are_tokenized_on_all_cores(monkeypatch):
+    cores = set(range(16))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores, raising=False)
+    found = [training.tokenizing_processes(n) for n in (900, 100_000, 1_470_000)]
+    assert found == [None, 5, 16]
+
+
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     def state(step: int, text: str = "") -> Path:
         state = {"global_step": step, "max_steps": 11, "epoch": step / 12}
