@@ -32,6 +32,7 @@ SMALL = {
     "max_steps": 6,
     "languages": "en,sw",
     "rank": 4,
+    "save_minutes": 0,
 }
 
 # What a test cannot see from the outside: every label, and the frozen weights.
