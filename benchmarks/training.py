@@ -111,10 +111,8 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         meter = meters.Meter(trainer)
-        models.forget_peak_memory()
         trainer.train()
-    memory = models.peak_memory()
-    return meter.cost(given.base_model, rank, plan.dtype) | {"peak": memory}
+    return meter.cost(given.base_model, rank, plan.dtype)
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -142,7 +140,9 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for name, costs in found.items():
             keys = ("tokens_per_second", "padding", "flop_utilisation")
             middle = {key: median(cost[key] for cost in costs) for key in keys}
-            memory = f"{max(cost['peak'] for cost in costs) / 2**30:.1f} GiB"
+            memory = (
+                f"{max(cost['peak_memory_bytes'] for cost in costs) / 2**30:.1f} GiB"
+            )
             yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": memory}
 
 

@@ -197,9 +197,12 @@ def device_name() -> str:
 
 
 def peak_memory() -> int:
-    """Return the peak memory in bytes: of the GPU, or of this process on a CPU."""
+    """Return the peak memory in bytes: of the GPU, or of this process on a CPU.
+
+    Of a GPU it is what tensors held: what torch reserved besides is free to be used.
+    """
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved()
+        return torch.cuda.max_memory_allocated()
     import resource  # not on Windows, and needed on CPUs only
 
     scale = 1 if platform.system() == "Darwin" else 1024

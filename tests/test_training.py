@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
+    TrainerCallback,
 )
 from trl import SFTConfig, SFTTrainer
 
@@ -174,6 +175,25 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     (torn / "optimizer.pt").write_bytes((torn / "optimizer.pt").read_bytes()[:-100])
     assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-2")
     assert checkpoints.last(tmp_path / "nowhere") is None
+
+
+def test_checkpoints_are_minutes_apart_and_the_last_step_has_one(tmp_path, monkeypatch):
+    """Each step takes 25 minutes here: what a kill costs is time, not a share."""
+    now = iter(range(0, 10**6, 25 * 60))
+    trainer = trainer_of(tmp_path, max_steps=7)
+    trainer.add_callback(checkpoints.Clock(30))
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    real = trainer.compute_loss
+
+    def step(*args, **kwargs):
+        clock.now = next(now)
+        return real(*args, **kwargs)
+
+    trainer.compute_loss = step
+    trainer.train()
+    written = sorted(map(checkpoints.step_of, tmp_path.glob("checkpoint-*")))
+    assert written == [3, 5, 7]
 
 
 @pytest.mark.parametrize("steps", [2, 3])
@@ -473,6 +493,37 @@ def test_the_meter_counts_what_was_read(tmp_path):
     assert cost["tokens_per_second"] == pytest.approx(read / meter.seconds, abs=0.1)
     assert 0.1 < cost["padding"] < 0.9
     assert 0 < cost["seconds"] < 60
+
+
+def test_the_peak_is_that_of_the_steps(tmp_path, monkeypatch):
+    """On a GPU: neither of what came before, nor of what is scored in between."""
+    peak = {"now": 900}
+    monkeypatch.setattr(models, "peak_memory", lambda: peak["now"])
+    monkeypatch.setattr(models, "forget_peak_memory", lambda: peak.update(now=100))
+    trainer = trainer_of(tmp_path, max_steps=2)
+    real = trainer.compute_loss
+
+    def step(*args, **kwargs):
+        peak["now"] = max(peak["now"], 500)
+        return real(*args, **kwargs)
+
+    class Scores(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            peak["now"] = 700
+
+    trainer.compute_loss = step
+    meter = meters.Meter(trainer)
+    trainer.add_callback(Scores())
+    trainer.train()
+    cost = meter.cost("miniature-llama", rank=8, dtype=torch.float32)
+    assert cost["peak_memory_bytes"] == 500
+
+
+def test_a_gpus_peak_is_what_tensors_held(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 9)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    assert models.peak_memory() == 7
 
 
 def test_a_resumed_run_has_the_counts_of_the_whole(tmp_path):

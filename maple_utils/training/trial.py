@@ -12,8 +12,6 @@ from peft.helpers import disable_input_dtype_casting
 from pyarrow.compute import list_value_length
 from transformers import Trainer
 
-from maple_utils import models
-
 
 def largest_micro_batch(trainer: Trainer) -> int:
     """Return how many of the longest rows fit through one forward and backward pass.
@@ -43,7 +41,6 @@ def largest_micro_batch(trainer: Trainer) -> int:
         rows = largest_divisor(whole, rows // 2)
     trainer._metrics["train"].clear()  # TRL counts every pass, and this was a trial
     trainer._total_train_tokens = 0
-    models.forget_peak_memory()
     return min(gather_object([rows]))
 
 
