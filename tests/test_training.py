@@ -103,6 +103,20 @@ def test_what_cannot_work_is_refused_in_one_line(changes, found, line):
     assert "\n" not in str(error.value)
 
 
+def test_what_triton_compiles_with_is_looked_for_before_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "is_triton_available", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ParameterError, match="CC: no C compiler is here; allowed: gcc"):
+        training.plan(asked(), A100)
+    (tmp_path / "gcc").touch(0o755)
+    monkeypatch.setattr(training.sysconfig, "get_path", lambda kind: str(tmp_path))
+    with pytest.raises(ParameterError, match=r"CC: no \S+/Python\.h is here; allowed"):
+        training.plan(asked(), A100)
+    (tmp_path / "Python.h").touch()
+    assert training.plan(asked(), A100).dtype == torch.bfloat16
+
+
 def test_the_estimate_holds_the_published_orders_of_size():
     """QLoRA's paper and Qwen's table: 7B at 4 bits and length 1,024 takes 12.3 GB.
 

@@ -4,15 +4,18 @@ from maple_utils import libraries  # noqa: F401  (first: see there)
 
 # isort: split
 import os
+import sysconfig
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, is_triton_available
 
 from maple_utils import forecast, models
 from maple_utils.errors import ParameterError
@@ -75,9 +78,12 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
 
     Raises:
         ParameterError: in one line, where it would not fit, naming the nearest setting
-            that does; where one kernel sees several GPUs; where a tracker is absent.
+            that does; where one kernel sees several GPUs; where a tracker, or what
+            Triton compiles with, is absent.
     """
     _check(run.report_to, device)
+    if device.gpus and is_triton_available():
+        _check_compiler()
     # By all memory: what others hold of it must not change max_length, and so the data.
     usual = forecast.preset(device.total if device.gpus else 0)
     on_gpu = "bfloat16" if device.bfloat16 else "float16"
@@ -115,6 +121,21 @@ def _check(report_to: str, device: Machine) -> None:
             f"report_to: got {report_to!r}, which is not installed; allowed: none, or "
             f"a tracker that is; pip install {report_to}"
         )
+
+
+def _check_compiler() -> None:
+    """Look for what Triton needs to compile TRL's loss, in the first pass on a GPU."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not (os.environ.get("CC") or which("gcc") or which("clang")):
+        found, advice = "no C compiler", "apt-get install gcc, or export CC"
+    elif not header.is_file():
+        found, advice = f"no {header}", "apt-get install python3-dev"
+    else:
+        return
+    raise ParameterError(
+        f"CC: {found} is here; allowed: gcc, clang or one that CC names, and Python's "
+        f"headers, for Triton compiles the loss; {advice}"
+    )
 
 
 def _fitting(
