@@ -6,9 +6,9 @@
 
 Useful tokens (no padding) per second of the optimiser's steps, the share of the FLOP/s
 that the device reaches in a plain matrix product, and the peak memory; medians of
-`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's and
-only ever grows. TRL's defaults are its SFTConfig() but for `use_cpu`, without which it
-refuses a CPU. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
+`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's. TRL's
+defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU. `--shape
+7b` takes random weights in the shape of Llama-2-7B, bfloat16.
 """
 
 import argparse

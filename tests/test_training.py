@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     TrainerCallback,
 )
 from trl import SFTConfig, SFTTrainer
@@ -127,6 +128,39 @@ def test_the_estimate_holds_the_published_orders_of_size():
         4, 64, micro_batch=1, max_length=1024, gradient_checkpointing=True
     )
     assert 6e9 < forecast.training_bytes(shape, one) < 12.3e9
+
+
+def test_activations_are_forecast_with_what_dropout_keeps():
+    """Every tensor that a pass of a random model saves, on this CPU."""
+    size = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=50, **size, **heads)).model
+    lora = LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.05)
+    model = get_peft_model(base, lora).train()
+    held = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(torch.ones(1, 200, dtype=torch.long)).last_hidden_state
+    assert output.requires_grad
+    shape = forecast.Shape(layers=3, hidden=256, inner=704, kv=128, vocab=50)
+    load = forecast.TrainingLoad(16, 2, 1, 200, False, width=4, on_cpu=True)
+    assert forecast.activation_bytes(shape, load) == pytest.approx(
+        sum(saved.values()), rel=0.1
+    )
+
+
+def test_the_peak_on_a_cpu_is_forgotten():
+    torch.ones(2**26).sum()  # 256 MiB, given back at once
+    high = models.peak_memory()
+    models.forget_peak_memory()
+    assert models.peak_memory() < high - 2**27
 
 
 def test_a_step_sees_the_same_number_of_examples_packed_or_not():

@@ -99,7 +99,7 @@ class Meter(TrainerCallback):
         `flop_utilisation` is the model's FLOPs, without recomputed activations, against
         what a matrix product in `dtype` reaches on this device.
         `joules` is present where NVML reports it. `peak_memory_bytes` is the most that
-        the steps held on a GPU; on a CPU, the process in its whole life.
+        the steps held on the GPU; on a CPU, the process meanwhile.
         """
         self._count_energy()
         rate = self.read / self.seconds
