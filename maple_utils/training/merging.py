@@ -41,7 +41,7 @@ def merge(
         tokenizer.save_pretrained(draft)
         if settings := _file(source, "generation_config.json"):
             shutil.copy(settings, draft)
-        where = {}
+        where: dict[str, str] = {}
         for number, part in enumerate(_parts(source, adapted, dtype)):
             name = f"model-{number:05}.safetensors"
             save_file(part, draft / name, metadata={"format": "pt"})
