@@ -9,7 +9,9 @@
 
 profiles/default is read by itself: one GPU job at a time (`--resources gpu=4` on a
 machine with four), a failed cell does not stop the others, nothing is tried twice.
-profiles/slurm asks for one GPU per job, and memory and time from the estimate.
+profiles/slurm asks for one GPU and eight CPUs per job, and memory and time from the
+estimate. What the time limit ends is tried again, and resumes; what ended by an error
+of its own is not.
 
 Instruction data that have a file of 01's parameters, params/instructions/NAME.yaml, are
 made first and once; others are published, or come with the miniature.
@@ -30,6 +32,7 @@ Where a cell failed, its executed notebook is kept as runs/CELL/02_train.failed.
                              base: saves the start of a run per cell, but waits for all
                              of them, and one that changed takes the others along
           device=a100        whose time and memory are asked for: cpu t4 a100 h100
+          minutes=1440       that no job asks to exceed: a partition's limit
 """
 
 import fcntl
@@ -50,7 +53,9 @@ SETTINGS |= LIMITS
 LIMIT = " ".join(f"-p {name} {rows}" for name, rows in LIMITS.items())
 TOGETHER = str(config.get("together", False)).lower() == "true"
 DEVICE = config.get("device", "a100" if GRID == "paper" else "cpu")
+MINUTES = int(config.get("minutes", 24 * 60))
 GPU = 1 if DEVICE != "cpu" or which("nvidia-smi") else 0  # notebooks take what is there
+CPUS = 8 if GPU else 1  # rows are tokenized and compared on them
 TABLES = ("predictions.parquet", "scores.parquet", "evaluate.json")
 
 
@@ -77,7 +82,16 @@ def facts(notebook: str, name: str) -> dict:
 def ask(stage: str, what: str, names: list[str]) -> int:
     """Return what a job needs by the estimate: `mem_mb`, or `runtime` in minutes."""
     needs = [estimate.request(stage, CELLS[n], SETTINGS, DEVICE)[what] for n in names]
-    return sum(needs) if what == "runtime" else max(needs)
+    return min(sum(needs), MINUTES) if what == "runtime" else max(needs)
+
+
+def once(notebook: str) -> str:
+    """Return the shell's first lines: no second attempt after an error of its own.
+
+    A job that a time limit or a lost node ended leaves no failed notebook.
+    """
+    failed = f"{notebook}.failed.ipynb"
+    return f"[ {{resources.attempt}} -gt 1 ] || rm -f {failed}; [ ! -e {failed} ];"
 
 
 def members(base: str) -> list[str]:
@@ -118,9 +132,11 @@ rule synthesize:
         "runs/instructions/{data}/README.md",
     params:
         to=lambda w: f"runs/instructions/{w.data}",
+    resources:
+        attempt=lambda w, attempt: attempt,
     shell:
-        "rm -f {params.to}.failed.ipynb;"
-        " papermill notebooks/01_synthesize.ipynb {params.to}.ipynb"
+        once("{params.to}")
+        + " papermill notebooks/01_synthesize.ipynb {params.to}.ipynb"
         " -f {input} -p output_dir {params.to} --no-progress-bar"
         " || (mv {params.to}.ipynb {params.to}.failed.ipynb; false)"
 
@@ -136,11 +152,13 @@ rule train:
         facts=lambda w: facts("02_train", w.cell),
     resources:
         gpu=GPU,
+        cpus_per_task=CPUS,
+        attempt=lambda w, attempt: attempt,
         mem_mb=lambda w: ask("train", "mem_mb", [w.cell]),
         runtime=lambda w: ask("train", "runtime", [w.cell]),
     shell:
-        "rm -f runs/{wildcards.cell}/02_train.failed.ipynb;"
-        " papermill notebooks/02_train.ipynb runs/{wildcards.cell}/02_train.ipynb"
+        once("runs/{wildcards.cell}/02_train")
+        + " papermill notebooks/02_train.ipynb runs/{wildcards.cell}/02_train.ipynb"
         " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
         " || (cd runs/{wildcards.cell}; mv 02_train.ipynb 02_train.failed.ipynb; false)"
 
@@ -162,11 +180,13 @@ if TOGETHER:
                 others=", ".join(f"runs/{name}/adapter" for name in members(base)[1:]),
             resources:
                 gpu=GPU,
+                cpus_per_task=CPUS,
+                attempt=lambda w, attempt: attempt,
                 mem_mb=ask("evaluate", "mem_mb", members(base)),
                 runtime=ask("evaluate", "runtime", members(base)),
             shell:
-                "rm -f runs/{params.first}/03_evaluate.failed.ipynb;"
-                " papermill notebooks/03_evaluate.ipynb"
+                once("runs/{params.first}/03_evaluate")
+                + " papermill notebooks/03_evaluate.ipynb"
                 " runs/{params.first}/03_evaluate.ipynb -f params/{GRID}.yaml"
                 " -f {input.cell} -y 'adapters: [{params.others}]' {LIMIT}"
                 " --no-progress-bar || (cd runs/{params.first};"
@@ -184,11 +204,13 @@ else:
             facts=lambda w: facts("03_evaluate", w.cell),
         resources:
             gpu=GPU,
+            cpus_per_task=CPUS,
+            attempt=lambda w, attempt: attempt,
             mem_mb=lambda w: ask("evaluate", "mem_mb", [w.cell]),
             runtime=lambda w: ask("evaluate", "runtime", [w.cell]),
         shell:
-            "rm -f runs/{wildcards.cell}/03_evaluate.failed.ipynb;"
-            " papermill notebooks/03_evaluate.ipynb"
+            once("runs/{wildcards.cell}/03_evaluate")
+            + " papermill notebooks/03_evaluate.ipynb"
             " runs/{wildcards.cell}/03_evaluate.ipynb"
             " -f params/{GRID}.yaml -f {input.cell} {LIMIT} --no-progress-bar"
             " || (cd runs/{wildcards.cell};"

@@ -6,9 +6,9 @@
 
 Useful tokens (no padding) per second of the optimiser's steps, the share of the FLOP/s
 that the device reaches in a plain matrix product, and the peak memory; medians of
-`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's and
-only ever grows. TRL's defaults are its SFTConfig() but for `use_cpu`, without which it
-refuses a CPU. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
+`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's. TRL's
+defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU. `--shape
+7b` takes random weights in the shape of Llama-2-7B, bfloat16.
 """
 
 import argparse
@@ -111,10 +111,8 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         meter = meters.Meter(trainer)
-        models.forget_peak_memory()
         trainer.train()
-    memory = models.peak_memory()
-    return meter.cost(given.base_model, rank, plan.dtype) | {"peak": memory}
+    return meter.cost(given.base_model, rank, plan.dtype)
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -142,7 +140,9 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for name, costs in found.items():
             keys = ("tokens_per_second", "padding", "flop_utilisation")
             middle = {key: median(cost[key] for cost in costs) for key in keys}
-            memory = f"{max(cost['peak'] for cost in costs) / 2**30:.1f} GiB"
+            memory = (
+                f"{max(cost['peak_memory_bytes'] for cost in costs) / 2**30:.1f} GiB"
+            )
             yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": memory}
 
 

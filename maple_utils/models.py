@@ -5,9 +5,12 @@ from maple_utils import libraries  # noqa: F401  (first: see there)
 # isort: split
 import json
 import logging
+import os
 import platform
+import re
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -81,11 +84,33 @@ def compute_dtype() -> torch.dtype:
 
     Older GPUs (Colab's T4) have float16 only. CPUs compute in float32: without bf16
     units bfloat16 is about 20 times slower there.
+
+    Raises:
+        ParameterError: beside an NVIDIA GPU that torch cannot use, where a run would
+            be planned on the CPU, and take days.
     """
     if not torch.cuda.is_available():
+        _check_no_gpu()
         return torch.float32
     native = torch.cuda.get_device_capability()[0] >= 8
     return torch.bfloat16 if native else torch.float16
+
+
+def _check_no_gpu() -> None:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # none is wanted
+        return
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # a machine without one
+        return
+    driver, cuda = found.stdout.split("\n")[0], torch.version.cuda
+    raise ParameterError(
+        f"CUDA_VISIBLE_DEVICES: an NVIDIA GPU with driver {driver} is here, but torch "
+        f"{torch.__version__}, built for CUDA {cuda}, cannot use it; allowed: a build "
+        "for this driver (the README's Install says where from), a newer driver, or "
+        "the CPU; export CUDA_VISIBLE_DEVICES= for the CPU"
+    )
 
 
 def load(
@@ -173,19 +198,28 @@ def device_name() -> str:
 
 
 def peak_memory() -> int:
-    """Return the peak memory in bytes: of the GPU, or of this process on a CPU."""
+    """Return the peak memory in bytes: of the GPU, or of this process on a CPU.
+
+    Of a GPU it is what tensors held: what torch reserved besides is free to be used.
+    """
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved()
-    import resource  # not on Windows, and needed on CPUs only
+        return torch.cuda.max_memory_allocated()
+    if (status := Path("/proc/self/status")).exists():
+        [high] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(high) * 1024
+    import resource  # not on Windows
 
     scale = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def forget_peak_memory() -> None:
-    """Reset a GPU's peak; a process on a CPU has one for its whole life."""
+    """Let the peak begin anew, at what is held now; where the system cannot, not."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    elif (process := Path("/proc/self/clear_refs")).exists():
+        with suppress(OSError):
+            process.write_text("5")  # Linux: the peak, and no other count
 
 
 def check_adapter(adapter: str | Path, base_model: str) -> Path:

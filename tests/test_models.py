@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from maple_utils import models
+from maple_utils import evaluation, models, training
 from maple_utils.errors import ParameterError
 
 
@@ -83,6 +83,26 @@ def test_on_a_cpu_the_compute_dtype_is_float32():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     assert models.compute_dtype() == torch.float32
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch) -> None:
+    """Put an NVIDIA driver beside a torch that cannot use it, as an old one is."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 535.104.05\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("look", [training.machine, lambda: evaluation.loading([])])
+def test_no_run_goes_to_the_cpu_beside_a_gpu_that_torch_cannot_use(look, monkeypatch):
+    with pytest.raises(ParameterError, match=r"driver 535\.104\.05 .* CUDA") as error:
+        look()
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    look()
 
 
 def test_evaluating_a_four_bit_model_does_not_change_how_it_trains():

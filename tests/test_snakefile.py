@@ -32,6 +32,7 @@ TINY = {
 }
 RECIPE = {"recipe": "bactrian-x", "languages": ["en", "sw"], "seed_limit": 12}
 BASE = "miniature-llama_16bit"
+CELL = "miniature-llama_bactrian-x-mini_r2_16bit"
 TWO, FOUR = (f"miniature-llama_mine_r{rank}_16bit" for rank in (2, 4))
 DONE = [f"runs/{cell}/evaluate.json" for cell in (BASE, TWO, FOUR)]
 
@@ -294,3 +295,54 @@ def test_two_runs_never_take_one_gpu(place, monkeypatch):
     ran = subprocess.run(bash, cwd=place, capture_output=True, text=True)
     assert ran.stdout.split("\n")[:2] == ["took 901", "took 902"]
     assert "no free GPU among: 902" in ran.stderr
+
+
+def test_the_lock_of_another_user_is_not_in_the_way(place, monkeypatch):
+    """Nobody else may open it; here it is a folder, which not even root may."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "903")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    theirs = Path("/tmp/maple-gpu-903"), Path("/tmp/maple-7-gpu-903")
+    for lock in theirs:
+        lock.mkdir(exist_ok=True)
+    try:
+        bash = ["bash", "-c", TAKE]
+        ran = subprocess.run(bash, cwd=place, capture_output=True, text=True)
+    finally:
+        for lock in theirs:
+            lock.rmdir()
+    assert ran.stdout == "took 903\n", ran.stderr
+
+
+def test_no_job_asks_for_more_time_than_a_partition_gives(place):
+    """The estimate is days for some cells of the paper's: they are tried again."""
+    cell = "llama-2-7b_bactrian-x-22_r128_4bit"
+    ran = snakemake(
+        place,
+        *("--dry-run", "--verbose", "--", f"runs/{cell}/train.json"),
+        config=f"grid=paper device=t4 cells={cell}",
+    )
+    said = ran.stdout + ran.stderr
+    assert re.findall(r"resources:.*runtime=1440\b", said), said
+    assert re.findall(r"resources:.*cpus_per_task=8\b", said)
+
+
+@pytest.mark.parametrize(("ends", "tries"), [("exit 1", 1), ("kill -9 $PPID", 3)])
+def test_what_a_limit_ended_is_tried_again_and_an_error_is_not(
+    ends, tries, place, tmp_path, monkeypatch
+):
+    """A time limit takes the shell along, as `kill` does; papermill is a stand-in."""
+    for name in ("maple_utils", "profiles", "Snakefile"):
+        (tmp_path / name).symlink_to(place / name)
+    shutil.copytree(place / "params", tmp_path / "params")
+    shutil.rmtree(tmp_path / "params" / "instructions")
+    write_grid(tmp_path, {"instruction_data": ["bactrian-x-mini"]})
+    grid.write(tmp_path / "params")
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "papermill"
+    stand_in.write_text(f"#!/bin/sh\necho tried >> tries\ntouch $2\n{ends}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    calls = command("--retries", "2", "--", f"runs/{CELL}/train.json")
+    with_stand_in = environment(place) | {"PATH": os.environ["PATH"]}
+    subprocess.run(calls, cwd=tmp_path, env=with_stand_in, capture_output=True)
+    assert (tmp_path / "tries").read_text().split() == ["tried"] * tries

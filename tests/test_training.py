@@ -19,16 +19,18 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
+    LlamaForCausalLM,
+    TrainerCallback,
 )
 from trl import SFTConfig, SFTTrainer
 
 from maple_utils import forecast, instructions, models, training
 from maple_utils.errors import ParameterError
-from maple_utils.training import Machine, checkpoints, meters
+from maple_utils.training import Machine, checkpoints, meters, trial
 
-T4 = Machine(1, 15e9, name="Tesla T4")
-A100 = Machine(1, 79e9, bfloat16=True, name="A100")
-LAPTOP = Machine(0, 8e9)
+T4 = Machine(1, 15e9, 16e9, name="Tesla T4")
+A100 = Machine(1, 79e9, 85e9, bfloat16=True, name="A100")
+LAPTOP = Machine(0, 8e9, 16e9)
 
 
 def asked(**changes) -> SimpleNamespace:
@@ -56,7 +58,7 @@ def test_each_device_gets_what_it_can_do():
     assert (a100.dtype, a100.max_length) == (torch.bfloat16, 1024)
     assert a100.micro_batch > t4.micro_batch
     assert t4.gradient_checkpointing and t4.optimizer == "paged_adamw_8bit"  # noqa: PT018
-    flash = Machine(1, 79e9, bfloat16=True, flash=True)
+    flash = Machine(1, 79e9, 85e9, bfloat16=True, flash=True)
     assert training.plan(asked(), flash).attn_implementation == "flash_attention_2"
     laptop = training.plan(asked(base_model="miniature-llama"), LAPTOP)
     assert (laptop.dtype, laptop.optimizer) == (torch.float32, "adamw_torch")
@@ -74,9 +76,17 @@ def test_every_choice_can_be_overridden():
 
 def test_fewer_rows_go_through_where_memory_is_short():
     roomy = training.plan(asked(bits=16, max_length=1024), A100)
-    tight = training.plan(asked(bits=16, max_length=1024), Machine(1, 18e9))
+    tight = training.plan(asked(bits=16, max_length=1024), Machine(1, 18e9, 85e9))
     assert 0 < tight.micro_batch < roomy.micro_batch
     assert tight.needs <= 18e9
+
+
+def test_another_process_does_not_change_the_data():
+    """It holds a third of the card: fewer rows at a time, all of the same length."""
+    alone, beside = (Machine(1, free, 25e9, bfloat16=True) for free in (24e9, 16e9))
+    plans = [training.plan(asked(), device) for device in (alone, beside)]
+    assert [plan.max_length for plan in plans] == [1024, 1024]
+    assert len({plan.preset for plan in plans}) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,14 +94,28 @@ def test_fewer_rows_go_through_where_memory_is_short():
     [
         ({"bits": 16}, T4, "the nearest that fits: bits 8, rank 16"),
         ({"micro_batch": 64}, T4, r"micro_batch 64.* GB; allowed: the 15.0 GB .* T4; "),
-        ({}, Machine(1, 2e9), "no setting of it fits"),
-        ({}, Machine(2, 79e9), "CUDA_VISIBLE_DEVICES: this kernel sees 2 GPUs"),
+        ({}, Machine(1, 2e9, 16e9), "no setting of it fits"),
+        ({}, Machine(2, 79e9, 85e9), "CUDA_VISIBLE_DEVICES: this kernel sees 2 GPUs"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(changes, found, line):
     with pytest.raises(ParameterError, match=line) as error:
         training.plan(asked(**changes), found)
     assert "\n" not in str(error.value)
+
+
+def test_what_triton_compiles_with_is_looked_for_before_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "is_triton_available", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ParameterError, match="CC: no C compiler is here; allowed: gcc"):
+        training.plan(asked(), A100)
+    (tmp_path / "gcc").touch(0o755)
+    monkeypatch.setattr(training.sysconfig, "get_path", lambda kind: str(tmp_path))
+    with pytest.raises(ParameterError, match=r"CC: no \S+/Python\.h is here; allowed"):
+        training.plan(asked(), A100)
+    (tmp_path / "Python.h").touch()
+    assert training.plan(asked(), A100).dtype == torch.bfloat16
 
 
 def test_the_estimate_holds_the_published_orders_of_size():
@@ -104,6 +128,39 @@ def test_the_estimate_holds_the_published_orders_of_size():
         4, 64, micro_batch=1, max_length=1024, gradient_checkpointing=True
     )
     assert 6e9 < forecast.training_bytes(shape, one) < 12.3e9
+
+
+def test_activations_are_forecast_with_what_dropout_keeps():
+    """Every tensor that a pass of a random model saves, on this CPU."""
+    size = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=50, **size, **heads)).model
+    lora = LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.05)
+    model = get_peft_model(base, lora).train()
+    held = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(torch.ones(1, 200, dtype=torch.long)).last_hidden_state
+    assert output.requires_grad
+    shape = forecast.Shape(layers=3, hidden=256, inner=704, kv=128, vocab=50)
+    load = forecast.TrainingLoad(16, 2, 1, 200, False, width=4, on_cpu=True)
+    assert forecast.activation_bytes(shape, load) == pytest.approx(
+        sum(saved.values()), rel=0.1
+    )
+
+
+def test_the_peak_on_a_cpu_is_forgotten():
+    torch.ones(2**26).sum()  # 256 MiB, given back at once
+    high = models.peak_memory()
+    models.forget_peak_memory()
+    assert models.peak_memory() < high - 2**27
 
 
 def test_a_step_sees_the_same_number_of_examples_packed_or_not():
@@ -142,6 +199,13 @@ def test_processes_share_a_step_evenly():
         training.rows_per_step(run, plan, 256.0, 5)
 
 
+def test_many_rows_are_tokenized_on_all_cores(monkeypatch):
+    cores = set(range(16))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores, raising=False)
+    found = [training.tokenizing_processes(n) for n in (900, 100_000, 1_470_000)]
+    assert found == [None, 5, 16]
+
+
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     def state(step: int, text: str = "") -> Path:
         state = {"global_step": step, "max_steps": 11, "epoch": step / 12}
@@ -159,6 +223,25 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     (torn / "optimizer.pt").write_bytes((torn / "optimizer.pt").read_bytes()[:-100])
     assert checkpoints.last(tmp_path) == str(tmp_path / "checkpoint-2")
     assert checkpoints.last(tmp_path / "nowhere") is None
+
+
+def test_checkpoints_are_minutes_apart_and_the_last_step_has_one(tmp_path, monkeypatch):
+    """Each step takes 25 minutes here: what a kill costs is time, not a share."""
+    now = iter(range(0, 10**6, 25 * 60))
+    trainer = trainer_of(tmp_path, max_steps=7)
+    trainer.add_callback(checkpoints.Clock(30))
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    real = trainer.compute_loss
+
+    def step(*args, **kwargs):
+        clock.now = next(now)
+        return real(*args, **kwargs)
+
+    trainer.compute_loss = step
+    trainer.train()
+    written = sorted(map(checkpoints.step_of, tmp_path.glob("checkpoint-*")))
+    assert written == [3, 5, 7]
 
 
 @pytest.mark.parametrize("steps", [2, 3])
@@ -396,7 +479,7 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing_else(whole, tries, tm
     trainer.compute_loss = scarce
     before = torch.get_rng_state()
     weights = [p.clone() for p in trainer.model.parameters()]
-    assert training.largest_micro_batch(trainer) == tries[-1]
+    assert trial.largest_micro_batch(trainer) == tries[-1]
     assert tried == tries  # each divides the first, so that a step stays what it is
     assert torch.equal(before, torch.get_rng_state())
     after = list(trainer.model.parameters())
@@ -416,7 +499,7 @@ def test_the_trial_recomputes_as_training_does_and_leaves_no_trace(tmp_path):
         return real(*args, **kwargs)
 
     trainer.compute_loss = watched
-    training.largest_micro_batch(trainer)
+    trial.largest_micro_batch(trainer)
     trainer.train()
     assert during == [True, True]
     alone = trainer_of(tmp_path, activation_checkpointing=True, **settings)
@@ -424,6 +507,17 @@ def test_the_trial_recomputes_as_training_does_and_leaves_no_trace(tmp_path):
     logs = [t.state.log_history[0] for t in (trainer, alone)]
     keys = ("loss", "num_tokens", "entropy", "mean_token_accuracy")
     assert [logs[0][k] for k in keys] == [logs[1][k] for k in keys]
+
+
+def test_processes_try_alone_and_take_the_least(tmp_path, monkeypatch):
+    """One that ran out of memory would try again, and the others wait for it."""
+    trainer = trainer_of(tmp_path, per_device_train_batch_size=8)
+    monkeypatch.setattr(trial, "gather_object", lambda mine: [*mine, 2])
+    during = []
+    trainer.accelerator.gather = during.append
+    assert trial.largest_micro_batch(trainer) == 2
+    assert not during
+    assert trainer.accelerator.gather_for_metrics.__name__ == "gather_for_metrics"
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
@@ -434,7 +528,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
 
     trainer.compute_loss = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        training.largest_micro_batch(trainer)
+        trial.largest_micro_batch(trainer)
 
 
 def test_the_meter_counts_what_was_read(tmp_path):
@@ -447,6 +541,37 @@ def test_the_meter_counts_what_was_read(tmp_path):
     assert cost["tokens_per_second"] == pytest.approx(read / meter.seconds, abs=0.1)
     assert 0.1 < cost["padding"] < 0.9
     assert 0 < cost["seconds"] < 60
+
+
+def test_the_peak_is_that_of_the_steps(tmp_path, monkeypatch):
+    """On a GPU: neither of what came before, nor of what is scored in between."""
+    peak = {"now": 900}
+    monkeypatch.setattr(models, "peak_memory", lambda: peak["now"])
+    monkeypatch.setattr(models, "forget_peak_memory", lambda: peak.update(now=100))
+    trainer = trainer_of(tmp_path, max_steps=2)
+    real = trainer.compute_loss
+
+    def step(*args, **kwargs):
+        peak["now"] = max(peak["now"], 500)
+        return real(*args, **kwargs)
+
+    class Scores(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            peak["now"] = 700
+
+    trainer.compute_loss = step
+    meter = meters.Meter(trainer)
+    trainer.add_callback(Scores())
+    trainer.train()
+    cost = meter.cost("miniature-llama", rank=8, dtype=torch.float32)
+    assert cost["peak_memory_bytes"] == 500
+
+
+def test_a_gpus_peak_is_what_tensors_held(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 9)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    assert models.peak_memory() == 7
 
 
 def test_a_resumed_run_has_the_counts_of_the_whole(tmp_path):

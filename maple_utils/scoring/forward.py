@@ -1,10 +1,14 @@
 """What every forward pass of the engine needs: a mask, a quiet model, enough memory."""
 
+from maple_utils import libraries  # noqa: F401  (first: see there)
+
+# isort: split
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedModel
 
 SMALLEST_BUDGET = 16  # tokens per pass; out of memory below it is an error
@@ -37,13 +41,21 @@ def as_masks(
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off, and to an attention that takes masks; afterwards back."""
+    """Switch dropout off, and to an attention that takes masks; afterwards back.
+
+    Adapters are float32. Where the base model is not, their products are made in its
+    dtype, as in training: under autocast, and without PEFT's casts to float32 before,
+    which it makes at 16 bits only.
+    """
     training, attention = model.training, model.config._attn_implementation
+    mixed = model.dtype != torch.float32
+    autocast = torch.autocast(model.device.type, model.dtype, enabled=mixed)
     model.eval()
     try:
         if attention not in ("sdpa", "eager"):
             model.set_attn_implementation("sdpa")
-        yield
+        with autocast, disable_input_dtype_casting(model, active=mixed):
+            yield
     finally:
         model.train(training)
         model.set_attn_implementation(attention)

@@ -4,29 +4,31 @@ from maple_utils import libraries  # noqa: F401  (first: see there)
 
 # isort: split
 import os
+import sysconfig
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import psutil
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
-from pyarrow.compute import list_value_length
-from transformers import PreTrainedTokenizerBase, Trainer
-from transformers.utils import is_flash_attn_2_available
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import is_flash_attn_2_available, is_triton_available
 
 from maple_utils import forecast, models
 from maple_utils.errors import ParameterError
+from maple_utils.training.trial import largest_divisor
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found: GPUs that this kernel sees, and memory in bytes that is free."""
+    """What was found: GPUs that this kernel sees; memory in bytes, free and in all."""
 
     gpus: int
     free: float
+    total: float
     bfloat16: bool = False
     flash: bool = False
     name: str = "this CPU"
@@ -34,14 +36,21 @@ class Machine:
 
 
 def machine() -> Machine:
-    """Look at the device of this process: its GPU, or the processor."""
+    """Look at the device of this process: its GPU, or the processor.
+
+    Raises ParameterError beside an NVIDIA GPU that torch cannot use.
+    """
+    dtype = models.compute_dtype()
     if not torch.cuda.is_available():
-        return Machine(0, psutil.virtual_memory().available)
+        memory = psutil.virtual_memory()
+        return Machine(0, memory.available, memory.total)
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # accelerate sets it
-    modern = models.compute_dtype() == torch.bfloat16
+    modern = dtype == torch.bfloat16
+    free, total = torch.cuda.mem_get_info()
     return Machine(
         gpus=torch.cuda.device_count(),
-        free=torch.cuda.mem_get_info()[0],
+        free=free,
+        total=total,
         bfloat16=modern,
         flash=modern and is_flash_attn_2_available(),
         name=models.device_name(),
@@ -69,10 +78,14 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
 
     Raises:
         ParameterError: in one line, where it would not fit, naming the nearest setting
-            that does; where one kernel sees several GPUs; where a tracker is absent.
+            that does; where one kernel sees several GPUs; where a tracker, or what
+            Triton compiles with, is absent.
     """
     _check(run.report_to, device)
-    usual = forecast.preset(device.free if device.gpus else 0)
+    if device.gpus and is_triton_available():
+        _check_compiler()
+    # By all memory: what others hold of it must not change max_length, and so the data.
+    usual = forecast.preset(device.total if device.gpus else 0)
     on_gpu = "bfloat16" if device.bfloat16 else "float16"
     chosen = {
         "dtype": on_gpu if device.gpus else "float32",
@@ -108,6 +121,21 @@ def _check(report_to: str, device: Machine) -> None:
             f"report_to: got {report_to!r}, which is not installed; allowed: none, or "
             f"a tracker that is; pip install {report_to}"
         )
+
+
+def _check_compiler() -> None:
+    """Look for what Triton needs to compile TRL's loss, in the first pass on a GPU."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not (os.environ.get("CC") or which("gcc") or which("clang")):
+        found, advice = "no C compiler", "apt-get install gcc, or export CC"
+    elif not header.is_file():
+        found, advice = f"no {header}", "apt-get install python3-dev"
+    else:
+        return
+    raise ParameterError(
+        f"CC: {found} is here; allowed: gcc, clang or one that CC names, and Python's "
+        f"headers, for Triton compiles the loss; {advice}"
+    )
 
 
 def _fitting(
@@ -178,11 +206,19 @@ def rows_per_step(
     rows = max(1, round(rows / examples)) if run.packing else rows
     whole = run.packing or run.micro_batch
     most = plan.micro_batch if whole else max(1, int(plan.micro_batch * examples))
-    return rows, _largest_divisor(rows, most)
+    return rows, largest_divisor(rows, most)
 
 
-def _largest_divisor(rows: int, most: int) -> int:
-    return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
+def tokenizing_processes(rows: int) -> int | None:
+    """Return how many processes turn rows into tokens; None for this one alone.
+
+    TRL does it row by row, 1.5 million rows in about 25 minutes on one core. A process
+    takes a second or so to start, which few rows do not pay for.
+    """
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    processes = min(cores, rows // 20_000)
+    return processes if processes > 1 else None
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -199,40 +235,3 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
             "begin token of its own; set one in its tokenizer_config.json"
         )
     return found
-
-
-def largest_micro_batch(trainer: Trainer) -> int:
-    """Return how many of the longest rows fit through one forward and backward pass.
-
-    It starts with the trainer's own number and at least halves while memory does not
-    suffice, to what divides that number, so that a step stays what it is. Activations
-    are kept or recomputed as in training; weights, random numbers and what TRL counts
-    stay as they are.
-    """
-    data = trainer.train_dataset
-    lengths = list_value_length(data.with_format("arrow")[:]["input_ids"])
-    longest = np.argsort(-lengths.to_numpy(), kind="stable")
-    rows = whole = trainer.args.per_device_train_batch_size
-    if trainer.args.activation_checkpointing:  # which train() would do, but later
-        trainer.model.activation_checkpointing_enable()
-    while True:
-        try:
-            _try_pass(trainer, [data[int(i)] for i in longest[:rows]])
-            break
-        except RuntimeError as error:
-            if rows == 1 or not should_reduce_batch_size(error):
-                raise
-        torch.cuda.empty_cache()
-        rows = _largest_divisor(whole, rows // 2)
-    trainer._metrics["train"].clear()  # TRL counts every pass, and this was a trial
-    trainer._total_train_tokens = 0
-    models.forget_peak_memory()
-    return rows
-
-
-def _try_pass(trainer: Trainer, rows: list[dict]) -> None:
-    model = trainer.model.train()
-    inputs = trainer._prepare_inputs(trainer.data_collator(rows))  # to the device
-    with torch.random.fork_rng(), trainer.compute_loss_context_manager():
-        trainer.compute_loss(model, inputs).backward()
-    model.zero_grad(set_to_none=True)

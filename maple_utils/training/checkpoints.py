@@ -1,17 +1,41 @@
-"""Where a run keeps its checkpoints, and which one it resumes from."""
+"""When a run writes checkpoints, where, and which one it resumes from."""
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
 WITHOUT_EFFECT = (
-    *("output_dir", "micro_batch", "report_to", "merge", "push_to"),
+    *("output_dir", "micro_batch", "save_minutes", "report_to", "merge", "push_to"),
     "tasks",  # what the rows are only compared with
 )
 CHOSEN = ("max_length", "dtype", "optimizer")  # another device chooses otherwise
+
+
+class Clock(TrainerCallback):
+    """Has a checkpoint written every so many minutes, and after the last step.
+
+    A step takes from milliseconds to minutes, and what a kill costs is time. The first
+    of several processes says when, so that all write after the same step.
+    """
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._since = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        [due] = broadcast_object_list([time.monotonic() - self._since >= self.seconds])
+        if due or state.global_step >= state.max_steps:
+            control.should_save = True
+            self._since = time.monotonic()
 
 
 def folder_of(

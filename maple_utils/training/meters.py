@@ -14,6 +14,7 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from transformers import Trainer, TrainerCallback
 
+from maple_utils import models
 from maple_utils.forecast import shape_of
 from maple_utils.scoring.heldout import bits_per_byte, heldout_bits
 
@@ -45,11 +46,11 @@ class HeldOut(TrainerCallback):
             control.should_log = due
 
 
-COUNTS = ("read", "passed", "seconds", "joules")
+COUNTS = ("read", "passed", "seconds", "joules", "peak")
 
 
 class Meter(TrainerCallback):
-    """Counts tokens and padding as batches are made, and the seconds of the steps.
+    """Counts tokens and padding as batches are made; seconds and memory of the steps.
 
     Made just before `trainer.train()`; what is scored between the steps does not count.
     The counts are part of the trainer's state, so that a resumed run has them all.
@@ -60,6 +61,7 @@ class Meter(TrainerCallback):
         self.read = self.passed = 0  # tokens, without and with padding
         self._waiting: deque[tuple[int, int]] = deque()  # made ahead of their pass
         self.seconds = self.joules = 0.0
+        self.peak = 0  # bytes
         self._energy = energy()
         trainer.data_collator = self
         trainer.add_callback(self)
@@ -74,6 +76,7 @@ class Meter(TrainerCallback):
         self.__dict__.update(state.stateful_callbacks.get("Meter", {}))
 
     def on_step_begin(self, args, state, control, **kwargs):
+        models.forget_peak_memory()
         self._began = time.perf_counter()
 
     def on_substep_end(self, args, state, control, **kwargs):
@@ -84,17 +87,19 @@ class Meter(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.on_substep_end(args, state, control)
         self.seconds += time.perf_counter() - self._began
+        self.peak = max(self.peak, models.peak_memory())
         if control.should_save:
             self._count_energy()
         counts = {name: getattr(self, name) for name in COUNTS}
         state.stateful_callbacks["Meter"] = counts
 
     def cost(self, base_model: str, rank: int, dtype: torch.dtype) -> dict[str, float]:
-        """Return seconds, tokens, tokens per second, shares of padding and of FLOPs.
+        """Return seconds, tokens per second, shares of padding and of FLOPs, memory.
 
         `flop_utilisation` is the model's FLOPs, without recomputed activations, against
         what a matrix product in `dtype` reaches on this device.
-        `joules` is present where NVML reports it.
+        `joules` is present where NVML reports it. `peak_memory_bytes` is the most that
+        the steps held on the GPU; on a CPU, the process meanwhile.
         """
         self._count_energy()
         rate = self.read / self.seconds
@@ -106,6 +111,7 @@ class Meter(TrainerCallback):
             "tokens_per_second": round(rate, 1),
             "padding": round(1 - self.read / self.passed, 3),
             "flop_utilisation": round(used, 3),
+            "peak_memory_bytes": self.peak,
             **({"joules": round(self.joules)} if self.joules else {}),
         }
 

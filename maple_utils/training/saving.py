@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from maple_utils import files, models, provenance
 from maple_utils.training import cards
@@ -63,12 +63,3 @@ def save(
         shutil.rmtree(checkpoints, ignore_errors=True)
     process.wait_for_everyone()
     return record
-
-
-def save_merged(
-    output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Write merged/, a whole model with its tokenizer, atomically."""
-    with files.atomic(output / "merged") as draft:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)

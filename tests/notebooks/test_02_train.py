@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import accelerate
 import nbformat
 import papermill
 import pytest
@@ -19,8 +21,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from maple_utils import grid, models, tasks, training
+from maple_utils import grid, models, tasks
 from maple_utils.errors import ParameterError
+from maple_utils.training import trial
 from tests.notebooks.running import ROOT, error_line, run, run_here
 
 SMALL = {
@@ -29,6 +32,7 @@ SMALL = {
     "max_steps": 6,
     "languages": "en,sw",
     "rank": 4,
+    "save_minutes": 0,
 }
 
 # What a test cannot see from the outside: every label, and the frozen weights.
@@ -339,6 +343,49 @@ def test_real_rows_train(shared_hub, tmp_path):
     assert set(record["heldout_bits_per_byte"]) == set(record["data"]["rows"])
 
 
+# Which inputs of the quantised layers are still there once a pass has gone forwards.
+KEPT = """
+from torch.multiprocessing.reductions import StorageWeakRef
+from bitsandbytes.nn import Linear8bitLt
+inputs = []
+def watch(layer, given):
+    inputs.append(StorageWeakRef(given[0].untyped_storage()))
+hooks = [layer.register_forward_pre_hook(watch)
+    for layer in model.modules() if isinstance(layer, Linear8bitLt)]
+trainer.model.train()
+batch = trainer.data_collator([trainer.train_dataset[0]])
+loss = trainer.compute_loss(model, batch)
+kept = [not storage.expired() for storage in inputs]
+[hook.remove() for hook in hooks]
+loss.backward()
+model.zero_grad()
+del loss
+"""
+
+
+def test_recomputing_at_8_bits_frees_what_goes_into_the_layers(tmp_path):
+    """LLM.int8 keeps it where non-reentrant recomputing cannot see it."""
+    given = {**SMALL, "max_steps": 1, "bits": 8, "gradient_checkpointing": "always"}
+    given |= {"tasks": "xcopa", "output_dir": str(tmp_path)}
+    found = run_here("02_train", given, {"trainer.train(resume": KEPT})
+    assert len(found["kept"]) > 10
+    assert sum(found["kept"]) <= 1  # what goes into the first block
+    assert found["sft_config"].ddp_find_unused_parameters is False
+
+
+def test_others_wait_longer_than_the_first_process_tokenizes(tmp_path, monkeypatch):
+    real, given = accelerate.PartialState, {}
+
+    def state(**kwargs):
+        given.update(kwargs)
+        return real(**kwargs)
+
+    monkeypatch.setattr(accelerate, "PartialState", state)
+    with pytest.raises(ZeroDivisionError):
+        run_here("02_train", {**SMALL, "tasks": "xcopa"}, {"set_seed(run.seed)": "1/0"})
+    assert given["timeout"] > timedelta(hours=1)
+
+
 def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
     """As the README has it: as a script, here under torchrun on two CPU processes.
 
@@ -347,7 +394,7 @@ def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
     small = {"train_limit": 8, "heldout": 3, "max_steps": 3, "languages": "en,sw"}
     small |= {"bits": 16, "lora_dropout": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
-    monkeypatch.setattr(training, "largest_micro_batch", lambda trainer: 2)
+    monkeypatch.setattr(trial, "largest_micro_batch", lambda trainer: 2)
     run_here("02_train", small | {"output_dir": str(one)})
     source = str(ROOT / "notebooks" / "02_train.ipynb")
     ready = str(tmp_path / "ready.ipynb")
