@@ -7,8 +7,8 @@ Both answer the same requests of the same model in turn, tokenising included, `H
 the batch size that is fastest for it among `--batch_sizes`: 8-shot XCOPA in Swahili,
 and long texts written to prompts that share nothing (as in `benchmarks.evaluation`).
 Times are medians of `--repeats`, by the clock and in processor seconds. Without a
-mirror the rows are the miniature's, without `--model` the model too. (A file lm_eval.py
-in this folder would hide the library from the other benchmarks.) Needs the `test` extra.
+mirror the rows are the miniature's, without `--model` the model too. Needs the `test`
+extra. (A file lm_eval.py here would hide the library from the other benchmarks.)
 """
 
 import argparse
