@@ -296,48 +296,44 @@ def test_a_model_that_the_engine_gets_wrong_is_left_to_hflm(ours, theirs, caplog
     assert "as slow as HFLM" not in caplog.text
 
 
-def test_a_killed_run_asks_nothing_twice(tasks, tmp_path, expected, monkeypatch):
-    """Its answers are in lm-eval's own cache, pack by pack."""
+@pytest.mark.parametrize(
+    ("task", "entry", "passes"),
+    [("choice", "score_paths", 12), ("writing", "grow_paths", 40)],
+)
+def test_a_killed_run_asks_nothing_twice(
+    task, entry, passes, tasks, tmp_path, expected, monkeypatch
+):
+    """Its answers are in lm-eval's own cache as soon as they are there."""
     lm = make(MapleLM, token_budget=64)
+    run = partial(evaluate, lm, tasks, task, use_cache=str(tmp_path / "cache"))
     assert not lm._left_to_hflm
-    run = partial(
-        evaluate, lm, tasks, "choice", "writing", use_cache=str(tmp_path / "c")
-    )
-    asked = {"score_paths": [], "grow_paths": []}
-    for name, lengths in asked.items():
-        plain = getattr(scoring, name)
-
-        def noted(model, paths, *args, lengths=lengths, plain=plain, **kwargs):
-            lengths.append(len(paths))
-            return plain(model, paths, *args, **kwargs)
-
-        monkeypatch.setattr(scoring, name, noted)
     monkeypatch.setattr(scoring, "_share_little", lambda *_: True)
+    monkeypatch.setattr("maple_utils.scoring.rows.MOST_ROWS", 2)
+    asked, answer = [], getattr(scoring, entry)
 
-    def kill_after(passes: int):
-        left = [passes]
+    def noted(model, paths, *args, **kwargs):
+        asked.append(len(paths))
+        return answer(model, paths, *args, **kwargs)
 
-        def count(*_):
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
+    monkeypatch.setattr(scoring, entry, noted)
+    left = [passes]
 
-        return lm.model.register_forward_pre_hook(count)
+    def kill(*_):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
 
-    for passes in (12, 30):  # the one while it scores, the other while it writes
-        hook = kill_after(passes)
-        with pytest.raises(KeyboardInterrupt):
-            run()
-        hook.remove()
-        lm.cache_hook.dbdict.close()
+    hook = lm.model.register_forward_pre_hook(kill)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    hook.remove()
+    lm.cache_hook.dbdict.close()
     results = run()
     lm.cache_hook.dbdict.close()
-    for task in ("maple_choice", "maple_writing"):
-        assert results["results"][task] == expected["results"][task]
-    print(asked)
-    for lengths in asked.values():
-        assert len(lengths) >= 2
-        assert 0 < lengths[-1] < lengths[0]
+    assert 0 < asked[1] < asked[0]
+    key = f"maple_{task}"
+    assert results["results"][key] == expected["results"][key]
+    assert len(answers(results, task)) == len(answers(expected, task))
 
 
 @pytest.fixture(scope="module")
