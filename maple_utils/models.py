@@ -131,6 +131,20 @@ def load(
         ParameterError: for a name that `source` does not know.
     """
     name = source(base_model)
+    model = AutoModelForCausalLM.from_pretrained(
+        name,
+        dtype=dtype,
+        quantization_config=quantisation(bits, dtype),
+        attn_implementation=attn_implementation,
+        device_map={"": 0} if torch.cuda.is_available() else None,
+        use_safetensors=True,
+    )
+    disable_cpu_repacking(model)
+    return model.eval(), load_tokenizer(name)
+
+
+def quantisation(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how weights of 4, 8 or 16 bits are kept; `dtype` is computed in."""
     nf4 = BitsAndBytesConfig(  # as in QLoRA
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -138,16 +152,7 @@ def load(
         bnb_4bit_compute_dtype=dtype,
     )
     int8 = BitsAndBytesConfig(load_in_8bit=True)  # LLM.int8
-    model = AutoModelForCausalLM.from_pretrained(
-        name,
-        dtype=dtype,
-        quantization_config={4: nf4, 8: int8, 16: None}[bits],
-        attn_implementation=attn_implementation,
-        device_map={"": 0} if torch.cuda.is_available() else None,
-        use_safetensors=True,
-    )
-    disable_cpu_repacking(model)
-    return model.eval(), load_tokenizer(name)
+    return {4: nf4, 8: int8, 16: None}[bits]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -1,10 +1,10 @@
 """Log-likelihoods of continuations and greedy generation, at a fraction of the cost.
 
-`loglikelihoods` and `generate` turn texts into token paths and the model's logits into
-answers; `prefixes` runs the paths so that a few-shot prefix runs once for a whole task
-and a question once for all its options. The numbers are those of a plain forward pass
-(in float32 to rounding) and of lm-eval's `HFLM`, whose rules for where a context ends
-and a continuation begins are followed here.
+`loglikelihoods` and `generate` turn texts into token paths, and `score_paths` and
+`grow_paths` the model's logits into answers; `prefixes` runs the paths so that a
+few-shot prefix runs once for a whole task and a question once for all its options. The
+numbers are those of a plain forward pass (in float32 to rounding) and of lm-eval's
+`HFLM`, whose rules for where a context ends and a continuation begins are followed.
 
 With LLM.int8 weights, bitsandbytes picks outlier columns over all tokens of a pass, so
 that numbers depend a little on what runs together, here as in any batch.
@@ -20,7 +20,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils.errors import ParameterError
+from maple_utils.scoring.limits import check, default_budget
 from maple_utils.scoring.prefixes import (
+    Answered,
     PrefixCache,
     TokenPath,
     Tree,
@@ -45,6 +47,9 @@ class Generation:
     n_tokens: int
 
 
+Ended = Callable[[list[int]], Generation | None]
+
+
 def loglikelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -67,11 +72,28 @@ def loglikelihoods(
     paths = encode_pairs(
         tokenizer, [(c, text) for c, texts in requests for text in texts]
     )
-    _check(model, paths, token_budget)
-    budget = token_budget or _default_budget(model, 512, 4096)
-    scores = run_packs(model, paths, budget, _score, progress)
+    answered = _counting(progress)
+    scored = score_paths(model, paths, token_budget=token_budget, answered=answered)
+    scores = np.array([score for score, _ in scored], dtype=np.float64)
     parts = np.cumsum([len(continuations) for _, continuations in requests])
-    return np.split(np.array(scores, dtype=np.float64), parts)[: len(requests)]
+    return np.split(scores, parts)[: len(requests)]
+
+
+def score_paths(
+    model: PreTrainedModel,
+    paths: list[TokenPath],
+    *,
+    token_budget: int | None = None,
+    answered: Answered = None,
+) -> list[tuple[float, bool]]:
+    """Return each path's log-likelihood in nats, and whether greedy decoding writes it.
+
+    `answered` is called with each path's number and answer as they come, in any order;
+    the rest is as in `loglikelihoods`.
+    """
+    check(model, paths, token_budget)
+    budget = token_budget or default_budget(model, 512, 4096)
+    return run_packs(model, paths, budget, _score, answered)
 
 
 def generate(
@@ -101,14 +123,36 @@ def generate(
     encoded = _encode(tokenizer, prompts)
     starts = [encoded[prompt] or [_first_token(tokenizer)] for prompt in prompts]
     paths = [TokenPath(tokens, len(tokens)) for tokens in starts]
-    _check(model, paths, token_budget, max_new_tokens)
-    budget = token_budget or _default_budget(model, 2048, 8192)
-    ended = partial(
-        _ended, tokenizer, _end_tokens(model, tokenizer), stop, max_new_tokens
+    return grow_paths(
+        model,
+        paths,
+        partial(_ended, tokenizer, end_tokens(model, tokenizer), stop, max_new_tokens),
+        max_new_tokens=max_new_tokens,
+        token_budget=token_budget,
+        answered=_counting(progress),
     )
+
+
+def grow_paths(
+    model: PreTrainedModel,
+    paths: list[TokenPath],
+    ended: Ended,
+    *,
+    max_new_tokens: int,
+    token_budget: int | None = None,
+    answered: Answered = None,
+) -> list[Generation]:
+    """Continue every path greedily until `ended` makes a generation of its new tokens.
+
+    It is asked after each token, and must answer by the last of `max_new_tokens`.
+    `answered` is called with each path's number and generation as they come, in any
+    order; the rest is as in `generate`.
+    """
+    check(model, paths, token_budget, max_new_tokens)
+    budget = token_budget or default_budget(model, 2048, 8192)
     if _share_little(paths, budget):
-        return run_rows(model, paths, budget, max_new_tokens, ended, progress)
-    return run_packs(model, paths, budget, partial(_grow, ended=ended), progress)
+        return run_rows(model, paths, budget, max_new_tokens, ended, answered)
+    return run_packs(model, paths, budget, partial(_grow, ended=ended), answered)
 
 
 def encode_pairs(
@@ -163,40 +207,15 @@ def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id if bos is None else bos
 
 
-def _check(
-    model: PreTrainedModel,
-    paths: list[TokenPath],
-    token_budget: int | None,
-    new_tokens: int = 0,
-) -> None:
-    """Raise `ParameterError` where the numbers could not be exact."""
-    config = model.config.get_text_config()
-    if token_budget is not None and token_budget < 1:
-        raise ParameterError(
-            f"token_budget: got {token_budget}; allowed: an integer from 1; e.g. 512"
-        )
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if strange := kinds - {"full_attention", "sliding_attention"}:
-        raise ParameterError(
-            f"base_model: got one with {', '.join(sorted(strange))}; allowed: full and"
-            " sliding attention; e.g. a Llama, Mistral or Gemma model"
-        )
-    limit = getattr(config, "max_position_embeddings", None)
-    longest = max((len(path.tokens) for path in paths), default=0) + new_tokens
-    if limit and longest > limit:
-        raise ParameterError(
-            f"context: got {longest} tokens; allowed: up to {limit}, the model's"
-            " max_position_embeddings; give fewer shots"
-        )
+def _counting(progress: Progress) -> Answered:
+    """Return what calls `progress` with 1 for each answer."""
+    return (lambda _place, _answer: progress(1)) if progress else None
 
 
-def _default_budget(model: PreTrainedModel, on_cpu: int, on_gpu: int) -> int:
-    """Return new tokens per pass that keep the device busy and the mask small."""
-    return on_cpu if model.device.type == "cpu" else on_gpu
-
-
-def _score(cache: PrefixCache, tree: Tree, pack: list[TokenPath]) -> list[float]:
-    """Return the summed log-likelihood of every path's targets."""
+def _score(
+    cache: PrefixCache, tree: Tree, pack: list[TokenPath]
+) -> list[tuple[float, bool]]:
+    """Return every path's summed log-likelihood, and if its targets are likeliest."""
     lengths = [len(path.targets) for path in pack]
     tails = zip(tree.branches, lengths, strict=True)
     places = np.concatenate([branch[-length:] for branch, length in tails])
@@ -204,14 +223,16 @@ def _score(cache: PrefixCache, tree: Tree, pack: list[TokenPath]) -> list[float]
     logits = cache.run(tree.tokens, tree.depths, tree.allowed, keep.tolist())
     targets = [token for path in pack for token in path.targets]
     chosen = (logits[rows, targets] - logits.logsumexp(-1)[rows]).cpu().double()
-    return [part.sum().item() for part in chosen.split(lengths)]
+    first = (logits.argmax(-1).cpu()[rows] == torch.tensor(targets)).split(lengths)
+    sums = [part.sum().item() for part in chosen.split(lengths)]
+    return [(sum_, bool(part.all())) for sum_, part in zip(sums, first, strict=True)]
 
 
 def _grow(
     cache: PrefixCache,
     tree: Tree,
     pack: list[TokenPath],
-    ended: Callable[[list[int]], Generation | None],
+    ended: Ended,
 ) -> list[Generation]:
     """Let every path grow by its likeliest token until it ends, all in one sequence."""
     leaves = [branch[-1] for branch in tree.branches]
@@ -260,7 +281,7 @@ def _ended(
     return Generation(text.split(stop)[0], finished, len(tokens))
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the tokens that end a sequence, as `model.generate` would know them."""
     ends = model.generation_config.eos_token_id
     if ends is None:

@@ -18,6 +18,7 @@ A sliding window (Mistral, Gemma) is one more condition on the mask.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class Tree:
 
 
 Runner = Callable[["PrefixCache", Tree, list[TokenPath]], list]
+Answered = Callable[[int, Any], object] | None  # a path's number and its answer
 
 
 def run_packs(
@@ -68,13 +70,14 @@ def run_packs(
     paths: list[TokenPath],
     budget: int,
     run: Runner,
-    progress: Callable[[int], object] | None = None,
+    answered: Answered = None,
 ) -> list:
     """Run all paths pack by pack; return what `run` gives for each, in their order.
 
     `run(cache, tree, pack)` finds the pack's prefix in the cache and returns a list
     with one answer per path. `budget` is the number of tree tokens per pass, at least
-    those of one path; `progress` is called with the number of answers just added.
+    those of one path; `answered` is called with each path's number and answer as they
+    come.
     """
     order = sorted(range(len(paths)), key=lambda i: paths[i].tokens)
     walk = [paths[i] for i in order]
@@ -96,8 +99,9 @@ def run_packs(
                 free_memory()
                 continue
             answers += new
-            if progress:
-                progress(len(new))
+            if answered:
+                for place, answer in zip(order[begin:end], new, strict=True):
+                    answered(place, answer)
     return [answers[i] for i in np.argsort(order)]
 
 

@@ -21,7 +21,7 @@ from maple_utils.scoring.forward import (
     free_memory,
     out_of_memory,
 )
-from maple_utils.scoring.prefixes import PrefixCache, TokenPath
+from maple_utils.scoring.prefixes import Answered, PrefixCache, TokenPath
 
 MOST_ROWS = 32  # more than so many gain little on a GPU, and nothing on a CPU
 MEMORY_SHARE = 0.5  # of the free memory, for keys and values
@@ -35,14 +35,14 @@ def run_rows(
     budget: int,
     new_tokens: int,
     ended: Ended,
-    progress: Callable[[int], object] | None = None,
+    answered: Answered = None,
 ) -> list:
     """Let every path grow by its likeliest token until `ended` gives its answer.
 
     `ended(written)` is asked after each token, and must answer by the last of
     `new_tokens`. `budget` is the number of prompt tokens per pass: out of memory, it
-    and the number of rows are halved. `progress` is called with the number of paths
-    just finished.
+    and the number of rows are halved. `answered` is called with each path's number and
+    answer as they come.
     """
     order = sorted(range(len(paths)), key=lambda i: -len(paths[i].tokens))
     answers: dict[int, object] = {}
@@ -55,8 +55,8 @@ def run_rows(
             try:
                 for i, answer in _grow(model, prompts, budget, new_tokens, most, ended):
                     answers[i] = answer
-                    if progress:
-                        progress(1)
+                    if answered:
+                        answered(i, answer)
             except (RuntimeError, MemoryError) as error:
                 if budget // 2 < SMALLEST_BUDGET or not out_of_memory(error):
                     raise
