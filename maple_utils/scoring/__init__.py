@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils.errors import ParameterError
+from maple_utils.scoring.forward import FITTING
 from maple_utils.scoring.prefixes import (
     PrefixCache,
     TokenPath,
@@ -191,8 +192,9 @@ def _check(
 
 
 def _default_budget(model: PreTrainedModel, on_cpu: int, on_gpu: int) -> int:
-    """Return new tokens per pass that keep the device busy and the mask small."""
-    return on_cpu if model.device.type == "cpu" else on_gpu
+    """Return new tokens per pass that keep the device busy, the mask small, and fit."""
+    usual = on_cpu if model.device.type == "cpu" else on_gpu
+    return min(usual, FITTING.get(model, usual))
 
 
 def _score(cache: PrefixCache, tree: Tree, pack: list[TokenPath]) -> list[float]:
