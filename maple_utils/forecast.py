@@ -24,6 +24,9 @@ WASTE = 1.1  # what is lost between tensors; assumed
 # On a CPU malloc puts what is kept between what is freed again: 4-bit models of hidden
 # size 1,024 and 2,048 grew by 1.6 and 1.8 times the activations of 363 tokens.
 HEAP = 1.6
+# Tokens of a pass whose attention has a dense mask: rows laid end to end pay for the
+# square of them, which costs more from here on than a pass saves.
+DENSE = 2048
 
 
 @dataclass(frozen=True)
@@ -196,15 +199,23 @@ def preset(gpu_memory: float) -> dict[str, Any]:
 
 
 def asked_load(
-    run: Mapping[str, Any], usual: Mapping[str, Any], width: int = 2
+    run: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    width: int = 2,
+    dense: bool = False,
 ) -> TrainingLoad:
-    """Return the load of 02's parameters; what they leave open is the preset's."""
+    """Return the load of 02's parameters; what they leave open is the preset's.
+
+    `dense` tells that attention has a dense mask, so that a pass is kept short.
+    """
     always = {"always": True, "never": False, "auto": usual["gradient_checkpointing"]}
+    length = run["max_length"] or usual["max_length"]
+    rows = min(usual["rows"], max(1, DENSE // length)) if dense else usual["rows"]
     return TrainingLoad(
         bits=run["bits"],
         rank=run["rank"],
-        micro_batch=min(run["micro_batch"] or usual["rows"], run["batch_size"]),
-        max_length=run["max_length"] or usual["max_length"],
+        micro_batch=min(run["micro_batch"] or rows, run["batch_size"]),
+        max_length=length,
         gradient_checkpointing=always[run["gradient_checkpointing"]],
         width=width,
         on_cpu=usual["name"] == "CPU",

@@ -23,6 +23,7 @@ from transformers import (
 
 from maple_utils import scoring
 from maple_utils.errors import ParameterError
+from maple_utils.scoring import forward
 
 FACTS = [
     ("The capital of Kenya is Nairobi.", "What is it?", [" Nairobi", " Mombasa"]),
@@ -82,6 +83,12 @@ def make_model(name: str):
     """Build a small random model whose choices are decided, not tied."""
     torch.manual_seed(0)
     return MODELS[name]().eval()
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_unknown():
+    """Forget what memory held in the test before: models are shared."""
+    forward.FITTING.clear()
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +230,31 @@ def test_out_of_memory_halves_the_budget(error, llama, tokenizer, requests, expe
     hook.remove()
     assert max(passes) <= 60
     assert_same(scores, expected("llama"), within=1e-4)
+
+
+@pytest.mark.parametrize("ask", ["score", "write", "write in rows"])
+def test_what_memory_holds_is_found_once(ask, llama, tokenizer, requests, request):
+    """Each task and language is a call of its own, over the same model."""
+    if ask == "write in rows":
+        request.getfixturevalue("in_rows")
+    refused = []
+
+    def scarce(_, inputs, given):
+        if given["input_ids"].numel() > 60:
+            refused.append(given["input_ids"].numel())
+            raise MemoryError()
+
+    hook = llama.register_forward_pre_hook(scarce, with_kwargs=True)
+    prompts = [context for context, _ in requests]
+    counts = []
+    for _ in range(2):
+        if ask == "score":
+            scoring.loglikelihoods(llama, tokenizer, requests)
+        else:
+            scoring.generate(llama, tokenizer, prompts, max_new_tokens=2)
+        counts.append(len(refused))
+    hook.remove()
+    assert counts[0] == counts[1] > 0
 
 
 def test_other_errors_and_hopeless_memory_are_raised(llama, tokenizer, requests):

@@ -33,9 +33,10 @@ OWN_ROWS = 10_000  # in each language of data of one's own; assumed
 OWN_TOKENS = 450  # of a row of them; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages
 MINIATURE_TOKENS = 85  # of a mean question there, by its tokenizers
-# Weights unpacked from 4 bits: QLoRA's steps on an A100 in Qwen's README take about
+# Weights unpacked from 4 bits: steps of Q-LoRA on an A100 in Qwen's README take about
 # 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
-# or 20 bytes of the device's bandwidth per weight. 8 bits: assumed as 4.
+# or 20 bytes of the device's bandwidth per weight. Those weights were GPTQ's, and NF4
+# may be unpacked faster: LLaMA-Factory's table shows no such cost. 8 bits: as 4.
 UNPACK = 20  # bytes of bandwidth per weight and pass
 TOGETHER = 16  # answers that are written at a time; assumed
 DISK = 1e9  # bytes/s at which weights are loaded; assumed

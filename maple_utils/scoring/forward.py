@@ -6,12 +6,15 @@ from maple_utils import libraries  # noqa: F401  (first: see there)
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedModel
 
 SMALLEST_BUDGET = 16  # tokens per pass; out of memory below it is an error
+# Model -> tokens per pass, once memory was found not to hold more; for later calls.
+FITTING: WeakKeyDictionary[PreTrainedModel, int] = WeakKeyDictionary()
 
 
 def as_masks(

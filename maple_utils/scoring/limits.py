@@ -3,6 +3,7 @@
 from transformers import PreTrainedModel
 
 from maple_utils.errors import ParameterError
+from maple_utils.scoring.forward import FITTING
 from maple_utils.scoring.prefixes import TokenPath
 
 
@@ -34,5 +35,6 @@ def check(
 
 
 def default_budget(model: PreTrainedModel, on_cpu: int, on_gpu: int) -> int:
-    """Return new tokens per pass that keep the device busy and the mask small."""
-    return on_cpu if model.device.type == "cpu" else on_gpu
+    """Return new tokens per pass that keep the device busy, the mask small, and fit."""
+    usual = on_cpu if model.device.type == "cpu" else on_gpu
+    return min(usual, FITTING.get(model, usual))

@@ -25,6 +25,7 @@ import torch
 from transformers import Cache, DynamicLayer, PreTrainedModel
 
 from maple_utils.scoring.forward import (
+    FITTING,
     SMALLEST_BUDGET,
     as_masks,
     evaluating,
@@ -96,6 +97,7 @@ def run_packs(
                     raise
             if new is None:  # not under `except`: the error holds the pack's tensors
                 budget, cache = budget // 2, PrefixCache(model)
+                FITTING[model] = budget
                 free_memory()
                 continue
             answers += new

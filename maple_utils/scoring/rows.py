@@ -15,6 +15,7 @@ import torch
 from transformers import Cache, DynamicLayer, PreTrainedModel
 
 from maple_utils.scoring.forward import (
+    FITTING,
     SMALLEST_BUDGET,
     as_masks,
     evaluating,
@@ -61,6 +62,7 @@ def run_rows(
                 if budget // 2 < SMALLEST_BUDGET or not out_of_memory(error):
                     raise
                 most, budget = max(1, most // 2), budget // 2
+                FITTING[model] = budget
             free_memory()
     return [answers[i] for i in range(len(paths))]
 

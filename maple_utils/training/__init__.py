@@ -94,7 +94,8 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
     }
     chosen |= {n: given for n in chosen if (given := getattr(run, n)) != "auto"}
     width = 4 if chosen["dtype"] == "float32" else 2
-    asked = forecast.asked_load(vars(run), usual, width)
+    dense = chosen["attn_implementation"] in ("sdpa", "eager")
+    asked = forecast.asked_load(vars(run), usual, width, dense)
     load = _fitting(run, asked, device)
     return Plan(
         preset=usual["name"],

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 
 import papermill
 import pytest
+from packaging.requirements import Requirement
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 from trl import SFTConfig
@@ -120,6 +122,14 @@ def test_every_keyword_exists_in_the_installed_release(path):
         named = [keyword for keyword in call.keywords if keyword.arg]  # not **settings
         for keyword in named if name in known else []:
             assert keyword.arg in known[name], f"{name} has no {keyword.arg}"
+
+
+def test_installing_on_colab_leaves_the_open_notebook_alone():
+    """Colab draws with ipywidgets 7.7 and runs on ipykernel 6.17: no others then."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = {need.name: need for need in map(Requirement, project["dependencies"])}
+    assert not {"ipywidgets", "jupyterlab", "notebook", "nbconvert"} & set(needs)
+    assert needs["ipykernel"].specifier.contains("6.17.1")
 
 
 def test_ruff_is_content():
