@@ -200,14 +200,14 @@ PROMPTS = [
 
 def test_the_models_own_words_are_greedy(ours, theirs):
     texts = written(theirs, PROMPTS, until=[], max_gen_toks=3)
-    pairs = [
-        pair
-        for p, t in zip(PROMPTS, texts, strict=True)
-        for pair in [(p, t), (p, " 7")]
-    ]
+    own = list(zip(PROMPTS, texts, strict=True))
+    ends_otherwise = [(prompt, f"{text} 7") for prompt, text in own]
+    begins_otherwise = [(prompt, f" 7{text}") for prompt, text in own]
+    pairs = [*own, *ends_otherwise, *begins_otherwise]
     flags = [greedy for _, greedy in scored(theirs, pairs)]
     assert [greedy for _, greedy in scored(ours, pairs)] == flags
-    assert {True, False} == set(flags)
+    assert flags[: len(own)] == [True] * len(own)
+    assert not any(flags[len(own) :])
 
 
 def test_long_texts_lose_their_beginning_as_in_hflm(caplog):
@@ -239,6 +239,18 @@ def test_any_of_several_stops_ends_a_text(ours, theirs):
         texts = [written(theirs, [prompt], **settings)[0] for prompt in PROMPTS]
         assert written(ours, PROMPTS, **settings) == texts
     assert written(ours, PROMPTS[:1], until=stops, max_gen_toks=16) == [whole[0][:3]]
+
+
+def test_nothing_is_written_after_the_first_stop(ours, theirs):
+    [whole] = written(theirs, PROMPTS[:1], until=[], max_gen_toks=16)
+    passes = []
+    hook = ours.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    for until in (["€", whole[3:5]], ["€"]):
+        written(ours, PROMPTS[:1], until=until, max_gen_toks=16)
+        passes.append(0)
+    hook.remove()
+    stopped, unstopped = passes.index(0), len(passes) - passes.index(0) - 2
+    assert stopped < unstopped
 
 
 def test_an_empty_context_begins_with_the_begin_token(ours, theirs):
