@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 from math import log2
 from pathlib import Path
 from typing import IO, cast
@@ -31,8 +32,9 @@ from tqdm.auto import tqdm
 
 from maple_utils.instructions import cards
 from maple_utils.languages import LANGUAGES, check_languages
+from maple_utils.tasks.sources import SHIPPED
 
-DATA = Path(__file__).parent / "data" / "words"
+DATA = SHIPPED / "words"
 TEST, TRAINING = 200, 400  # things; shots are drawn from what every language has left
 KEPT = 4  # keywords per thing that instruction data are made of
 LONGEST_NAME, LONGEST_WORD = 30, 20  # characters
@@ -50,16 +52,20 @@ class Thing:
     name: str
     keywords: tuple[str, ...]
 
-    @property
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Return the keywords that cannot be told from the letters of the name."""
         return tuple(
             word
             for word in self.keywords
             if len(word) <= LONGEST_WORD
-            and not any(letter.isdigit() for letter in word)  # times of the clock
+            and not _has_digit(word)
             and not alike(word, self.name)
         )
+
+
+def _has_digit(word: str) -> bool:  # as times of the clock have
+    return any(map(str.isdigit, word))
 
 
 Things = Mapping[str, Thing]  # of one language, by character
@@ -189,7 +195,7 @@ def four_words(
         return abs(len(word) - len(right)) / 2 + abs(share)
 
     wrong: list[str] = []
-    words = [w for w in sorted(set(index) - barred) if not any(map(str.isdigit, w))]
+    words = [w for w in sorted(set(index) - barred) if not _has_digit(w)]
     drawn = rng.sample(words, min(300, len(words)))
     for word in sorted(drawn, key=unlike):
         if not any(alike(word, told) for told in (thing.name, right, *wrong)):
@@ -214,15 +220,20 @@ def tables(found: Mapping[str, Things]) -> dict[str, pd.DataFrame]:
     split = dict.fromkeys(others[:TRAINING], "training")
     split |= dict.fromkeys(common[:TEST], "test")
     split |= dict.fromkeys(common[TEST:], "shots")
+    near = {
+        c: {other for word in english[c].keywords for other in in_english[word]}
+        for c in split
+    }
     rows: dict[str, list[dict]] = defaultdict(list)
     for language, things in tqdm(found.items(), "Languages"):
         index = owners(things)
         for place, character in enumerate(split):
             if not usable(things, character):
                 continue
-            near = {c for w in english[character].keywords for c in in_english[w]}
-            seed = f"{language} {character}"
-            right, *wrong = four_words(character, things, index, near, seed)
+            drawn_by = f"{language} {character}"
+            right, *wrong = four_words(
+                character, things, index, near[character], drawn_by
+            )
             thing, part = things[character], split[character]
             row = {"language": language, "id": english[character].name}
             others = [word for word in thing.words if word != right]

@@ -13,9 +13,8 @@ from maple_utils.models import check_adapter
 def main() -> None:
     """Run lm-eval: once, or once for each adapter, over one base model."""
     try:
-        from maple_utils.lm_eval.model import (
-            MapleLM,
-        )  # says so where lm_eval is missing
+        # It says so where lm_eval is missing.
+        from maple_utils.lm_eval.model import MapleLM
     except ModuleNotFoundError as error:
         sys.exit(str(error))
     from lm_eval._cli import HarnessCLI

@@ -117,9 +117,10 @@ def data_files(
     if not source.files:
         return []
     path = source.fill(source.files, language, split)
-    if not source.root(hub_root):
+    root = source.root(hub_root)
+    if not root:
         return [f"hf://datasets/{source.dataset}@{source.revision}/{path}"]
-    folder = Path(source.root(hub_root)) / source.dataset
+    folder = Path(root) / source.dataset
     return sorted(str(file.resolve()) for file in folder.glob(path))
 
 
