@@ -22,9 +22,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from maple_utils import claims, results
-from maple_utils.claims.contrasts import WHERE, primary_scores, score_changes
-from maple_utils.claims.effects import gap_to_larger
+from maple_utils.claims.contrasts import WHERE, primary_scores
 from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.larger import beside_larger, gap_to_larger
 from maple_utils.claims.worlds import (
     Plan,
     World,
@@ -115,7 +115,7 @@ def evidence_of(row: Row, plan: Plan, seed: int) -> tuple[Evidence, pd.DataFrame
     exact = exact_scores(plan, truth, primary_scores(scores))
     larger = larger_model(exact, row.almost)
     evidence = claims.gather(scores, predictions, larger, training)
-    return evidence, gap_to_larger(score_changes(exact), larger)
+    return evidence, gap_to_larger(beside_larger(exact, larger))
 
 
 def errs(claim: str, finding: Finding, exact: pd.DataFrame) -> bool:

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from maple_utils import claims
-from maple_utils.claims import contrasts, effects, findings, sometimes
+from maple_utils.claims import contrasts, findings, larger, sometimes
 from maple_utils.claims.evidence import Finding
 from maple_utils.errors import ParameterError
 from maple_utils.languages import resource_level
@@ -35,8 +35,9 @@ def answers(table: pd.DataFrame, **given: object) -> pd.DataFrame:
 
 def reference(value: float, model: str = "GPT-4", failure: str = "") -> pd.DataFrame:
     """Return a larger model that scores the same everywhere."""
-    where = scores()[["task", "language", "metric"]].drop_duplicates()
-    return where.assign(model=model, larger=True, value=value, failure=failure)
+    where = scores()[["task", "language", "metric", "scoring"]].drop_duplicates()
+    about = {"model": model, "larger": True, "stderr": 0.0, "failure": failure}
+    return where.assign(value=value, **about)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +172,42 @@ def test_over_seeds_the_setting_is_tested() -> None:
 def test_a_failed_reference_run_is_no_larger_model() -> None:
     failed = reference(0.01, "GPT-4", "below 0.05")
     both = pd.concat([reference(0.99, "PaLM2"), failed])
-    gaps = effects.gap_to_larger(claims.gather(scores(gain=5.0)).changes, both)
+    gaps = claims.gather(scores(gain=5.0), reference=both).gaps
     assert (gaps["larger"] == 0.99).all()
     assert answers(scores(), reference=failed).loc["C3", "verdict"].startswith("not te")
+
+
+def test_runs_of_a_larger_model_are_kept_apart_and_paired_by_example() -> None:
+    rng, table = np.random.default_rng(3), scores()
+    large = table[(table["base_model"] == "mistral-7b") & (table["rank"] == 0)]
+    large = large.assign(base_model="served-70b", value=large["value"] + 0.1)
+    assert larger.apart(large)[1].empty  # alone, it is larger than nobody
+    own, theirs = larger.apart(pd.concat([table, large], ignore_index=True))
+    assert set(theirs["base_model"]) == {"served-70b"}
+    reference = larger.reference_results(theirs)
+    rows = predictions(pd.concat([own, theirs], ignore_index=True), rng, 200)
+    plain = larger.beside_larger(own, reference)
+    paired = larger.beside_larger(own, reference, rows)
+    base = plain[(plain["rank"] == 0) & (plain["base_model"] == "mistral-7b")]
+    assert base["gap"].to_numpy() == pytest.approx(10, abs=1.5)
+    # The ease of an example, sd 0.3, is shared; what is left of an answer is 0.1, and
+    # there are two of the larger model, at 4 and at 16 bits.
+    left = 100 * np.hypot(0.1, 0.1 / 2**0.5) / 200**0.5
+    assert paired["gap_stderr"].median() == pytest.approx(left, rel=0.05)
+    assert plain["gap_stderr"].median() > 1.5 * paired["gap_stderr"].median()
+    evidence = claims.gather(own, rows, reference)
+    assert "served-70b" in findings.mistral_strong(evidence).why
+    assert sometimes.closes_gap(evidence).n > 0
+
+
+def test_a_scoring_is_compared_with_the_same_scoring_only() -> None:
+    ranked = scores(gain=5.0)
+    written = ranked.assign(scoring="generate", value=ranked["value"] - 0.2)
+    both = pd.concat([ranked, written], ignore_index=True)
+    sheet = reference(0.9).assign(scoring="generate")
+    found = larger.beside_larger(both, sheet)
+    assert set(found["scoring"]) == {"generate"}
+    assert larger.beside_larger(ranked, sheet[sheet["task"] == "xcopa"]).empty
 
 
 def test_english_and_larger_models_ahead_before_finetuning() -> None:
@@ -361,7 +395,7 @@ def test_what_sometimes_happens_is_rarely_found_where_it_does_not() -> None:
 
 
 def test_reference_follows_its_own_rules() -> None:
-    table = claims.reference_results()
+    table = larger.reference_results(scores().iloc[:0])
     assert not table.duplicated(["model", "task", "language", "metric"]).any()
     assert table["value"].between(0, 1).all()
     assert set(table["metric"]) == {"accuracy", "f1", "exact_match", "rouge_l"}

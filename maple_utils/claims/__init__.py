@@ -25,9 +25,12 @@ from maple_utils.claims.contrasts import (
     score_changes,
 )
 from maple_utils.claims.evidence import MARGIN, SIGNIFICANCE, Evidence, Finding
+from maple_utils.claims.larger import (
+    beside_larger,
+    gap_to_larger,
+    reference_results,
+)
 from maple_utils.languages import check_languages, resource_level
-
-REFERENCE = Path(__file__).parents[1] / "data" / "reference_results.csv"
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,6 @@ COLUMNS += ["bootstrap_low", "bootstrap_high", "verdict", "why"]
 POWER = 0.8
 
 
-def reference_results() -> pd.DataFrame:
-    """Return the scores of other models, as data/reference_results.md describes them.
-
-    Columns model, larger (than 7B), task, language, metric, value (fraction), failure
-    ("" or why the score is taken for a failed run and left out).
-    """
-    return pd.read_csv(REFERENCE, keep_default_na=False)
-
-
 def gather(
     all_scores: pd.DataFrame,
     predictions: pd.DataFrame | None = None,
@@ -83,9 +77,9 @@ def gather(
     """Return what the claims need from the tidy tables.
 
     Args:
-        all_scores: the tidy scores of all runs.
+        all_scores: the tidy scores of all runs but the larger models'.
         predictions: the tidy predictions, for paired errors and the bootstrap.
-        reference: scores of other models; None reads `reference_results`.
+        reference: what `reference_results` returns; None: its sheet.
         training: what `results.training_records` returns, for what was trained on.
         level: "low", "mid" or "high" for a language code.
         margin: points that make no difference: see `evidence.MARGIN`.
@@ -95,11 +89,18 @@ def gather(
     """
     scores = primary_scores(all_scores)
     check_languages(scores["language"])
-    reference = reference_results() if reference is None else reference
-    has_answers = predictions is not None and len(predictions) > 0
-    answers = examples(scores, predictions) if has_answers else None
-    changes = score_changes(scores, answers)
-    return Evidence(scores, changes, reference, level, answers, training, margin)
+    if reference is None:
+        reference = reference_results(all_scores.iloc[:0])
+    if predictions is not None and predictions.empty:
+        predictions = None
+    beside = beside_larger(all_scores, reference, predictions)
+    answers, shared = (
+        None if predictions is None else examples(table, predictions)
+        for table in (scores, beside)
+    )
+    changes, gaps = score_changes(scores, answers), gap_to_larger(beside, shared)
+    about = (reference, beside, gaps, level, answers, training, margin)
+    return Evidence(scores, changes, *about)
 
 
 def find(evidence: Evidence) -> dict[str, Finding | NotTestable]:

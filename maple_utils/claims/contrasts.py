@@ -20,7 +20,7 @@ from maple_utils.params import CELL
 from maple_utils.results import MAIN_METRICS, main_metrics
 
 WHERE = ["task", "language"]
-_MEASURE = ["scoring", "metric", "value", "stderr", "n", "cutter"]
+MEASURE = ["value", "stderr", "n", "cutter"]
 STILL = (
     "nothing varies, so there is no error to judge by; more runs or tests may differ"
 )
@@ -76,7 +76,7 @@ def primary_scores(all_scores: pd.DataFrame) -> pd.DataFrame:
     the task, then accuracy before F1 before ROUGE-L. Rows without a value, or of no
     example, are dropped.
     """
-    table = all_scores.reindex(columns=CELL + WHERE + _MEASURE)
+    table = all_scores.reindex(columns=[*CELL, *WHERE, "metric", "scoring", *MEASURE])
     table = main_metrics(table).dropna(subset="value")
     table = table[~table["n"].eq(0)]
     table = table.astype({"rank": "int64", "value": float} | dict.fromkeys(_TEXT, str))
@@ -139,7 +139,8 @@ def score_changes(
     joined["change_df"] = joined["n"].astype(float) - 1
     score = joined.pop("score")
     if answers is not None:
-        paired = _paired_errors(scores, answers)
+        pair = scores.groupby(["base_model", "bits", *WHERE]).ngroup().to_numpy()
+        paired = paired_errors(answers, pair, scores["rank"].eq(0).to_numpy())
         error = score.map(paired["error"]).fillna(error)
         joined["change_df"] = score.map(paired["df"]).fillna(joined["change_df"])
     joined["change_df"] = joined["change_df"].clip(lower=1)
@@ -147,15 +148,26 @@ def score_changes(
     return joined
 
 
-def _paired_errors(scores: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return error of the change and df, by the number of the finetuned row."""
-    pair = scores.groupby(["base_model", "bits", *WHERE]).ngroup().to_numpy()
+def paired_errors(
+    answers: pd.DataFrame, pair: np.ndarray, is_base: np.ndarray
+) -> pd.DataFrame:
+    """Return the error of the difference from the base, in points, and its df.
+
+    Args:
+        answers: what `examples` returns.
+        pair: a number per row of the scores: rows of one are compared by example.
+        is_base: says of each row of the scores whether it is what others are compared
+            with; several have their mean per example taken.
+
+    Returns:
+        Columns error and df (clusters less one), by the number of the other rows.
+    """
     score = answers["score"].to_numpy()
     rows = answers.assign(
         asked=pair[score] * (answers["example"].max() + 1) + answers["example"]
     )
-    is_base = scores["rank"].eq(0).to_numpy()[score]
-    base, tuned = rows[is_base], rows[~is_base]
+    of_base = is_base[score]
+    base, tuned = rows[of_base], rows[~of_base]
     before = base.groupby("asked")["value"].mean().reindex(tuned["asked"])
     tuned = tuned.assign(gain=100 * (tuned["value"] - before.to_numpy()))
     tuned = tuned.dropna(subset="gain")

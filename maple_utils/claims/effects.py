@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils import rouge
 from maple_utils.claims.contrasts import (
     WHERE,
     holm,
@@ -197,38 +196,3 @@ def tokens_and_gain(scores: pd.DataFrame, training: pd.DataFrame) -> pd.DataFram
         own = table["base_model"] == base
         table.loc[own, ["spearman", "p"]] = found.statistic, found.pvalue
     return table
-
-
-def median_larger(reference: pd.DataFrame) -> pd.DataFrame:
-    """Return the median score of the larger models that did not fail.
-
-    Columns task, language, metric, larger (fraction) and models (how many they are).
-    """
-    usable = reference[reference["larger"].eq(True) & reference["failure"].eq("")]
-    return usable.groupby([*WHERE, "metric"], as_index=False).agg(
-        larger=("value", "median"), models=("value", "size")
-    )
-
-
-def comparable(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores that can stand beside other people's.
-
-    Left out are summaries whose words were cut otherwise than XL-Sum's scorer does.
-    """
-    pairs = zip(scores["language"], scores["cutter"], strict=True)
-    same = [rouge.is_comparable(*pair) for pair in pairs]
-    return scores[(scores["metric"] != "rouge_l") | np.array(same, dtype=bool)]
-
-
-def gap_to_larger(changes: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Return what `score_changes` gives, beside the median larger model.
-
-    Adds gap_before and gap_after (points that the larger model is ahead) to the columns
-    of `median_larger`; rows without a larger model are dropped, and what is not
-    `comparable`.
-    """
-    table = comparable(changes).merge(median_larger(reference), on=[*WHERE, "metric"])
-    return table.assign(
-        gap_before=100 * (table["larger"] - table["base_value"]),
-        gap_after=100 * (table["larger"] - table["value"]),
-    )

@@ -17,7 +17,9 @@ class Evidence:
 
     scores: pd.DataFrame  # what `primary_scores` returns
     changes: pd.DataFrame  # what `score_changes` returns
-    reference: pd.DataFrame
+    reference: pd.DataFrame  # what `larger.reference_results` returns
+    beside: pd.DataFrame  # what `larger.beside_larger` returns
+    gaps: pd.DataFrame  # what `larger.gap_to_larger` returns
     level: Callable[[str], str]
     answers: pd.DataFrame | None = None  # what `examples` returns
     training: pd.DataFrame | None = None  # what `results.training_records` returns

@@ -20,7 +20,7 @@ from maple_utils.claims.contrasts import (
     holm,
     split,
 )
-from maple_utils.claims.effects import comparable, median_larger, seen_groups
+from maple_utils.claims.effects import seen_groups
 from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
 from maple_utils.claims.factors import factor_difference
 from maple_utils.claims.slopes import slope_difference
@@ -28,6 +28,8 @@ from maple_utils.params import CELL
 
 MATCHED_GRID = "params/matched.yaml makes them alike"
 MATCHED = 0.1  # datasets whose training tokens differ by less are alike (ours)
+
+STRONGEST = "GPT-4"  # of the larger models, where it is among them
 
 
 def rank_helps_low(evidence: Evidence) -> Finding:
@@ -138,13 +140,12 @@ def english_and_size(evidence: Evidence) -> Finding:
     lead = clustered_mean(ahead, pairs["language"], pairs["task"])
     why = f"English ahead of {pairs['language'].nunique()} languages by "
     why += f"{lead.value:.1f} points; larger models "
-    sizes = base.merge(median_larger(evidence.reference), on=[*WHERE, "metric"])
+    sizes = split(evidence.beside)[0]
     p, holds = lead.p, lead.value > 0
     if sizes.empty:
         why += "not compared: no scores of theirs for these tasks"
     else:
-        gap = 100 * (sizes["larger"] - sizes["value"])
-        size = clustered_mean(gap, sizes["language"], sizes["task"])
+        size = clustered_mean(sizes["gap"], sizes["language"], sizes["task"])
         why += f"ahead by {size.value:.1f} points ({size.low:.1f} to {size.high:.1f})"
         p, holds = max(p, size.p), holds and size.value > 0
     share = float((ahead > 0).mean())
@@ -209,8 +210,9 @@ def mistral_strong(evidence: Evidence) -> Finding:
         )
     ahead = (100 * (base["mistral"] - base["llama"])).reset_index(name="points")
     lead = clustered_mean(ahead["points"], ahead["language"], ahead["task"])
-    why = f"ahead of Llama-2 by {lead.value:.1f} points; GPT-4 "
-    level = _level_tasks(table[table["family"] == "mistral"], evidence)
+    strongest = _strongest(evidence.reference)
+    level = _level_tasks(evidence, strongest)
+    why = f"ahead of Llama by {lead.value:.1f} points; {strongest} "
     p = lead.p
     if level.empty:
         why += "not compared: no scores of its for these tasks in two languages"
@@ -223,15 +225,26 @@ def mistral_strong(evidence: Evidence) -> Finding:
     return Finding(lead, p, share, len(ahead), lead.value > 0, why)
 
 
-def _level_tasks(mistral: pd.DataFrame, evidence: Evidence) -> pd.Series:
-    """Return per task the corrected p-value of being level with GPT-4.
+def _strongest(reference: pd.DataFrame) -> str:
+    """Return STRONGEST, or where it is not there the larger model of the best mean."""
+    larger = reference[reference["larger"].eq(True)]
+    if larger.empty or STRONGEST in set(larger["model"]):
+        return STRONGEST
+    return str(larger.groupby("model")["value"].mean().idxmax())
+
+
+def _level_tasks(evidence: Evidence, strongest: str) -> pd.Series:
+    """Return per task the corrected p-value of being level with the strongest model.
 
     The error of a mean gap is that between languages and, since they may share their
     questions, the mean of their standard errors.
     """
-    gpt4 = evidence.reference.query("model == 'GPT-4' and failure == ''")
-    means = comparable(mistral).groupby([*WHERE, "metric"])[["value", "stderr"]].mean()
-    both = means.reset_index().merge(gpt4, on=[*WHERE, "metric"], suffixes=("", "_4"))
+    reference, keys = evidence.reference, [*WHERE, "metric", "scoring"]
+    known = reference["model"].eq(strongest) & reference["failure"].eq("")
+    is_mistral = evidence.beside["base_model"].str.lower().str.contains("mistral")
+    mistral = evidence.beside[is_mistral]
+    means = mistral.groupby(keys)[["value", "stderr"]].mean().reset_index()
+    both = means.merge(reference[known], on=keys, suffixes=("", "_4"))
     both["gap"] = 100 * (both["value_4"] - both["value"])
     p = {}
     for task, part in both.groupby("task"):

@@ -15,7 +15,6 @@ from maple_utils.claims.contrasts import (
     holm,
     student,
 )
-from maple_utils.claims.effects import gap_to_larger
 from maple_utils.claims.evidence import SIGNIFICANCE, Evidence, Finding
 from maple_utils.claims.findings import covariates, with_bases
 from maple_utils.claims.slopes import change_difference
@@ -34,13 +33,14 @@ def closes_gap(evidence: Evidence) -> Finding:
     are averaged: the base models of those behind had bad luck, too, and would seem to
     gain from testing anew.
     """
-    table = gap_to_larger(_compared(evidence.changes), evidence.reference)
+    _compared(evidence.changes)
+    table = evidence.gaps
     if table.empty:
         raise NotTestable(
             "no scores of larger models for these tasks and languages; "
             "data/reference_results.md says which there are"
         )
-    table = table.dropna(subset=["base_stderr", "stderr"])
+    table = table.dropna(subset=["gap_before_stderr", "gap_after_stderr"])
     if table.empty:
         raise NotTestable(NO_ERROR)
     behind = table[table["gap_before"] > 0]
@@ -48,12 +48,10 @@ def closes_gap(evidence: Evidence) -> Finding:
         raise NotTestable(
             "no base model is behind the median larger model; other tasks may have gaps"
         )
-    least = 100 / behind["n"].astype(float)
     z = (
-        behind["gap_before"] / np.maximum(100 * behind["base_stderr"], least),
+        behind["gap_before"] / behind["gap_before_stderr"],
         behind["change"] / behind["change_stderr"],
-        (evidence.margin - behind["gap_after"])
-        / np.maximum(100 * behind["stderr"], least),
+        (evidence.margin - behind["gap_after"]) / behind["gap_after_stderr"],
     )
     return _sometimes(
         _mean(table, "language", "task", "cell"),

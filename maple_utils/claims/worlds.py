@@ -241,9 +241,10 @@ def larger_model(exact: pd.DataFrame, almost: bool = False) -> pd.DataFrame:
     if almost:
         rows = exact[exact["base_model"].str.contains("mistral")]
     ahead = MARGIN / 100 if almost else LEAD
-    table = rows.groupby([*WHERE, "metric"], as_index=False)["value"].mean()
+    keys = [*WHERE, "metric", "scoring"]
+    table = rows.groupby(keys, as_index=False)["value"].mean()
     table["value"] += ahead
-    return table.assign(model="GPT-4", larger=True, failure="")
+    return table.assign(model="GPT-4", larger=True, stderr=0.0, failure="")
 
 
 def training(plan: Plan) -> pd.DataFrame:

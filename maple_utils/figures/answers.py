@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from maple_utils.claims import SOMETIMES
-from maple_utils.claims.effects import gap_to_larger, pareto, tokens_and_gain
+from maple_utils.claims.effects import pareto, tokens_and_gain
 from maple_utils.figures import style
 from maple_utils.figures.deltas import changed, paired_intervals
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
@@ -17,24 +17,22 @@ from maple_utils.languages import resource_level
 
 
 @drawing
-def gap_to_larger_models(scores: pd.DataFrame, reference: pd.DataFrame) -> Drawn:
+def gap_to_larger_models(scores: pd.DataFrame, gaps: pd.DataFrame) -> Drawn:
     """Draw how far the median larger model is ahead, before and after finetuning.
 
     Args:
         scores: what `claims.contrasts.primary_scores` returns.
-        reference: what `claims.reference_results` returns.
+        gaps: what `claims.larger.gap_to_larger` returns.
 
     Returns:
         The figure, a panel per base model; and per base model and task the mean gap
         (points) with its 95 % interval by language and run.
     """
-    if style.is_miniature(scores):
-        raise NotDrawable("larger models never sat the miniature's tests")
-    table = gap_to_larger(changed(scores), reference)
-    if table.empty:
+    changed(scores)
+    if gaps.empty:
         raise NotDrawable("no scores of larger models for these tasks and languages")
     whens = {"gap_before": "before finetuning", "gap_after": "after"}
-    found = paired_intervals(table, whens, "when")
+    found = paired_intervals(gaps, whens, "when")
     tasks = sorted(set(found["task"]))
     ylabel = "median larger model is ahead\n(points)"
     figure, panels = style.panels(found, 2.3, ylabel=ylabel)
