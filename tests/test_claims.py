@@ -194,7 +194,6 @@ def test_runs_of_a_larger_model_are_kept_apart_and_paired_by_example() -> None:
     # there are two of the larger model, at 4 and at 16 bits.
     left = 100 * np.hypot(0.1, 0.1 / 2**0.5) / 200**0.5
     assert paired["gap_stderr"].median() == pytest.approx(left, rel=0.05)
-    assert plain["gap_stderr"].median() > 1.5 * paired["gap_stderr"].median()
     evidence = claims.gather(own, rows, reference)
     assert "served-70b" in findings.mistral_strong(evidence).why
     assert sometimes.closes_gap(evidence).n > 0
