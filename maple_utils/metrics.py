@@ -104,7 +104,8 @@ def judge_ranking(
         unconditional: nats of the same continuations after an empty context. With them,
             `accuracy_mutual_info` takes the option that the question makes more likely
             by most: log p(option | prompt) - log p(option), as lm-eval's
-            `acc_mutual_info`. It is not drawn to frequent words as the sum is.
+            `acc_mutual_info`. It is not drawn to frequent words as the sum is. One that
+            is NaN, as a server may give, leaves it out.
     """
     by_sum, by_bytes = best_options(loglikelihoods, example.options)
     judged = {
@@ -113,7 +114,7 @@ def judge_ranking(
         "accuracy": float(by_sum == example.label),
         "accuracy_bytes": float(by_bytes == example.label),
     }
-    if unconditional is not None:
+    if unconditional is not None and not np.isnan(unconditional).any():
         gains = np.asarray(loglikelihoods) - np.asarray(unconditional)
         judged["accuracy_mutual_info"] = float(gains.argmax() == example.label)
     return judged

@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import singledispatch
 from pathlib import Path
 
 import psutil
@@ -64,7 +65,7 @@ def source(base_model: str) -> str:
 
 def _is_hub_id(name: str) -> bool:
     owner, _, rest = name.partition("/")
-    is_id = bool(owner.strip(".~") and rest and "/" not in rest)
+    is_id = bool(owner.strip(".~") and rest and not {"/", ":"} & set(rest + owner))
     return is_id and not Path(name).exists()
 
 
@@ -180,19 +181,20 @@ def disable_cpu_repacking(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+@singledispatch
 @contextmanager
 def switched_to(
     model: PreTrainedModel | PeftModel, adapter: str | None
-) -> Iterator[None]:
-    """Switch on one of the model's adapters by name; None is the base model itself."""
+) -> Iterator[PreTrainedModel | PeftModel]:
+    """Give the model with one of its adapters on, by name; None: the base model."""
     if adapter:
         model.set_adapter(adapter)
-        yield
+        yield model
     elif isinstance(model, PeftModel):
         with model.disable_adapter():
-            yield
+            yield model
     else:
-        yield
+        yield model
 
 
 def device_name() -> str:

@@ -39,7 +39,7 @@ class Parameter:
     type: str  # a key of TYPES
     default: Mapping[str, Any]  # by notebook: those that take it
     help: str | Mapping[str, str]
-    choices: tuple = ()
+    choices: Any = ()  # a list, or lists by notebook
     low: float | Mapping[str, float] | None = None
     high: float | None = None
     pattern: str = ""  # what a text must match as a whole
@@ -47,8 +47,8 @@ class Parameter:
 
     def allowed(self, notebook: str = "") -> str:
         """Say in words what is allowed."""
-        if self.choices:
-            listed = ", ".join(str(choice) or '""' for choice in self.choices)
+        if choices := _of(self.choices, notebook):
+            listed = ", ".join(str(choice) or '""' for choice in choices)
             return f"one of {listed}"
         if self.pattern:
             return f"text like {self.pattern}"
@@ -58,10 +58,10 @@ class Parameter:
 
     def admits(self, value: Any, notebook: str = "") -> bool:
         """Say whether a value of the right type is allowed."""
-        low = _of(self.low, notebook)
+        low, choices = _of(self.low, notebook), _of(self.choices, notebook)
         return not (
             (self.type == "list" and not all(isinstance(item, str) for item in value))
-            or (self.choices and value not in self.choices)
+            or (choices and value not in choices)
             or (low is not None and not low <= value <= self.high)
             or (self.pattern and not re.fullmatch(self.pattern, value))
         )
@@ -90,7 +90,10 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {  # notebook -> its parameters' defaults
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the grid; rank 0, without instruction data, is the base model."""
+    """A cell of the grid; rank 0, without instruction data, is the base model.
+
+    Bits are 4, 8 or 16, or 0 where a server keeps them to itself.
+    """
 
     base_model: str
     instruction_data: str
@@ -126,11 +129,13 @@ class Cell:
         """Name the cell's folder and file: `mistral-7b_bactrian-x-22_r32_4bit`.
 
         `_s1` follows for seed 1. A base model is `mistral-7b_4bit`, whatever the seed.
+        Bits 0, of a served model, are not known: `gpt-4o_served`.
         """
         base = short_name(self.base_model)
+        width = f"{self.bits}bit" if self.bits else "served"
         if self.is_base:
-            return f"{base}_{self.bits}bit"
-        name = f"{base}_{short_name(self.instruction_data)}_r{self.rank}_{self.bits}bit"
+            return f"{base}_{width}"
+        name = f"{base}_{short_name(self.instruction_data)}_r{self.rank}_{width}"
         return name + (f"_s{self.seed}" if self.seed else "")
 
     def asdict(self) -> dict[str, Any]:

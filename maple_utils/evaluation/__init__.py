@@ -1,6 +1,7 @@
 """A model on a task in a language.
 
-`answers` asks and judges, `subjects` says who is asked, `saving` keeps the tables.
+`answers` asks and judges, `subjects` says who is asked (`serving` if behind a server),
+`saving` keeps the tables.
 
 model, tokenizer = models.load("miniature-llama", 16, models.compute_dtype())
 cell = Cell("miniature-llama", "", 0, 16)
@@ -17,6 +18,7 @@ from maple_utils.evaluation.answers import (
     notes,
 )
 from maple_utils.evaluation.saving import finish, heldout_scores, save
+from maple_utils.evaluation.serving import connect, costs
 from maple_utils.evaluation.subjects import (
     Subject,
     evaluate_pair,
@@ -25,3 +27,4 @@ from maple_utils.evaluation.subjects import (
     part_of,
     subjects,
 )
+from maple_utils.served import spent

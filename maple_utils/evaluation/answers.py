@@ -17,6 +17,7 @@ from maple_utils.languages import LANGUAGES
 from maple_utils.params import Cell
 from maple_utils.results import PREDICTIONS_COLUMNS
 from maple_utils.scoring import generate, loglikelihoods
+from maple_utils.scoring.limits import positions
 from maple_utils.tasks import TASKS, Task, TaskData, available, load_task
 from maple_utils.tasks.prompts import Prompt, fit, form_of, wording
 
@@ -90,11 +91,7 @@ def new_tokens(
         lengths = [_shortest(tokenizer, right) for right in data.answers if right]
         needed = np.quantile(lengths or [0], FITTING, method="higher")
         wanted = max(data.task.max_new_tokens, math.ceil(SLACK * needed) + 1)
-    return min(wanted, _positions(model) // 2)
-
-
-def _positions(model: PreTrainedModel) -> int:
-    return model.config.get_text_config().max_position_embeddings
+    return min(wanted, positions(model) // 2)
 
 
 def _shortest(tokenizer: PreTrainedTokenizerBase, right: Sequence[str]) -> int:
@@ -145,14 +142,14 @@ def ask(
         about = (data.task.name, data.seed, scoring, options)
         shots = shots[: _equal_shots(model, tokenizer, *about)]
     form = form_of(data, scoring, options.prompt_template, options.prompt_language)
-    positions = _positions(model)
+    room = positions(model)
     if scoring == "generate":
-        positions -= new_tokens(model, tokenizer, data, options)
+        room -= new_tokens(model, tokenizer, data, options)
 
     def count(text: str) -> int:
         return len(tokenizer(text)["input_ids"])
 
-    return [fit(form, example, shots, count, positions) for example in data.test]
+    return [fit(form, example, shots, count, room) for example in data.test]
 
 
 @lru_cache(maxsize=64)

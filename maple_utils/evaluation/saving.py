@@ -38,8 +38,8 @@ def heldout_scores(
         seed=trained["seed"],
         workspace_dir=workspace(),
     )
-    with models.switched_to(model, subject.key):
-        bits = heldout_bits(model, tokenizer, rows, options.token_budget or None)
+    with models.switched_to(model, subject.key) as active:
+        bits = heldout_bits(active, tokenizer, rows, options.token_budget or None)
     scores = []
     for language, part in bits.groupby("language"):
         value, stderr = bits_per_byte(part["nats"], part["bytes"])
@@ -128,7 +128,9 @@ def finish(
         "words": words,
         "new_tokens": rooms,
         "data": versions,
-        "base_model_revision": models.base_revision(subject.cell.base_model),
+        "base_model_revision": ""  # a server tells none
+        if subject.is_served
+        else models.base_revision(subject.source),
         "mean_shots": float(predictions["shots"].mean()),
         "contexts_cut": int(predictions["context_cut"].sum()),
     }

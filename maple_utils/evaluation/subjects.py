@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils import models, provenance, results
+from maple_utils import models, provenance, results, served
 from maple_utils.errors import ParameterError
 from maple_utils.evaluation.answers import Options, evaluate
 from maple_utils.params import Cell, output_folder
@@ -21,12 +21,21 @@ from maple_utils.params import Cell, output_folder
 
 @dataclass(frozen=True)
 class Subject:
-    """A base model (`adapter` is None) or an adapter; `record` is its `train.json`."""
+    """A base model (`adapter` is None) or an adapter; `record` is its `train.json`.
+
+    `source` is the base model's hub id or folder, or endpoint:NAME of a served one.
+    """
 
     cell: Cell
     output: Path
+    source: str
     adapter: Path | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_served(self) -> bool:
+        """Say whether a server is asked, instead of a model that is loaded."""
+        return bool(served.name_of(self.source))
 
     @property
     def key(self) -> str | None:
@@ -37,14 +46,23 @@ class Subject:
 def subjects(run: SimpleNamespace) -> list[Subject]:
     """Return what 03's parameters ask to evaluate: base or adapter, then `adapters`.
 
+    A served model is known by its name on the server, so are adapters of that name.
+
     Raises ParameterError for a folder that holds no adapter of this base and bits.
     """
+    source = run.base_model
+    if name := served.name_of(source):
+        served.check_bits(run.bits)
+        run = SimpleNamespace(**vars(run) | {"base_model": name})
+    else:
+        source = models.source(source)
     cell = Cell.of(vars(run))
     output = output_folder(run.output_dir, cell.name)
-    first = Subject(cell, output)
+    first = Subject(cell, output, source)
     if not cell.is_base:
-        first = _adapter(run, output / "adapter", output)
-    everyone = [first, *(_adapter(run, Path(folder)) for folder in run.adapters)]
+        first = _adapter(run, source, output / "adapter", output)
+    others = (_adapter(run, source, Path(folder)) for folder in run.adapters)
+    everyone = [first, *others]
     names = [subject.cell.name for subject in everyone]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ParameterError(
@@ -54,7 +72,9 @@ def subjects(run: SimpleNamespace) -> list[Subject]:
     return everyone
 
 
-def _adapter(run: SimpleNamespace, folder: Path, output: Path | None = None) -> Subject:
+def _adapter(
+    run: SimpleNamespace, source: str, folder: Path, output: Path | None = None
+) -> Subject:
     """Describe an adapter by the `train.json` beside it and its own config.
 
     02 writes CELL/adapter; a folder by another name is known by its own name.
@@ -79,7 +99,7 @@ def _adapter(run: SimpleNamespace, folder: Path, output: Path | None = None) -> 
     )
     place = folder.parent if is_ours else output_folder("", cell.name)
     place = Path(run.output_dir) / cell.name if run.output_dir else place
-    return Subject(cell, output or place, folder, record)
+    return Subject(cell, output or place, source, folder, record)
 
 
 def loading(everyone: Sequence[Subject]) -> dict[str, Any]:
@@ -121,16 +141,21 @@ def parts_folder(subject: Subject, options: Options) -> Path:
     own, and another run starts over.
     """
     settings = {k: str(v) for k, v in vars(options).items() if k != "token_budget"}
-    source = models.source(subject.cell.base_model)
-    about = [source, subject.cell.bits, subject.cell.seed, settings]
+    about = [subject.source, subject.cell.bits, subject.cell.seed, settings]
     about.append(provenance.code_of(["tasks"]))  # with its tables
-    if subject.adapter:
-        names = ("adapter_config.json", "adapter_model.safetensors")
-        files = [subject.adapter / name for name in names]
-        about += [_digest(file, file.stat().st_mtime_ns) for file in files]
+    about += weights(subject)
     text = json.dumps(about, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return subject.output / f".parts-{digest}"
+
+
+def weights(subject: Subject) -> list[str]:
+    """Return the digests of an adapter's files; none of a base model's."""
+    if not subject.adapter:
+        return []
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    files = [subject.adapter / name for name in names]
+    return [_digest(file, file.stat().st_mtime_ns) for file in files]
 
 
 @cache
@@ -166,8 +191,8 @@ def evaluate_pair(
     part = part_of(subject, task, language, options)
     if is_done(part):
         return
-    with models.switched_to(model, subject.key):
+    with models.switched_to(model, subject.key) as active:
         table = evaluate(
-            model, tokenizer, subject.cell, task, language, options, progress=True
+            active, tokenizer, subject.cell, task, language, options, progress=True
         )
     results.write_predictions(table, part)

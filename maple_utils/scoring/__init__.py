@@ -12,7 +12,7 @@ that numbers depend a little on what runs together, here as in any batch.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, singledispatch
 from itertools import pairwise
 
 import numpy as np
@@ -50,6 +50,7 @@ class Generation:
 Ended = Callable[[list[int]], Generation | None]
 
 
+@singledispatch
 def loglikelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -96,6 +97,7 @@ def score_paths(
     return run_packs(model, paths, budget, _score, answered)
 
 
+@singledispatch
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

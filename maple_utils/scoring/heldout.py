@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils.instructions import prompt_text
 from maple_utils.scoring import loglikelihoods
+from maple_utils.scoring.limits import positions
 
 
 def heldout_bits(
@@ -39,8 +40,7 @@ def heldout_bits(
     table["prompt"] = [prompt_text(*pair) for pair in pairs]
     texts = (table["prompt"] + table["output"]).tolist()
     lengths = np.array([len(tokens) for tokens in tokenizer(texts)["input_ids"]])
-    positions = model.config.get_text_config().max_position_embeddings
-    table = table[lengths <= positions]
+    table = table[lengths <= positions(model)]
     requests = [(row.prompt, [row.output]) for row in table.itertuples()]
     with tqdm(total=len(requests), desc="held-out responses", leave=False) as bar:
         values = loglikelihoods(

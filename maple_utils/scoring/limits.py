@@ -1,10 +1,22 @@
 """What the engine can run with exact numbers, and how much at a time."""
 
+from functools import singledispatch
+
 from transformers import PreTrainedModel
 
 from maple_utils.errors import ParameterError
 from maple_utils.scoring.forward import FITTING
 from maple_utils.scoring.prefixes import TokenPath
+
+
+UNLIMITED = 2**31
+
+
+@singledispatch
+def positions(model: PreTrainedModel) -> int:
+    """Return how many tokens a text may have, UNLIMITED where the model has no limit."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None) or UNLIMITED
 
 
 def check(
@@ -25,9 +37,9 @@ def check(
             f"base_model: got one with {', '.join(sorted(strange))}; allowed: full and"
             " sliding attention; e.g. a Llama, Mistral or Gemma model"
         )
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = positions(model)
     longest = max((len(path.tokens) for path in paths), default=0) + new_tokens
-    if limit and longest > limit:
+    if longest > limit:
         raise ParameterError(
             f"context: got {longest} tokens; allowed: up to {limit}, the model's"
             " max_position_embeddings; give fewer shots"

@@ -165,16 +165,19 @@ def ask_all(
             )
             for code, n in totals.items()
         }
-        for prompt, answer in _ask(session, teacher, missing):
+        for prompt, answer in ask(session, teacher, missing):
             answers[prompt] = answer
             bars[languages[prompt]].update()
     return {prompt: answers[prompt] for prompt in languages if prompt in answers}
 
 
-def _ask(
+def ask(
     session: Session, teacher: Teacher, prompts: list[str]
 ) -> Iterator[tuple[str, Answer]]:
-    """Yield (prompt, answer) as answers arrive, each stored before it is yielded."""
+    """Yield (prompt, answer) as answers arrive, each stored before it is yielded.
+
+    Every prompt is asked, wherever its answer stands; the rest is as in `ask_all`.
+    """
     size = teacher.batch_size
     batches = deque(prompts[i : i + size] for i in range(0, len(prompts), size))
     stop = threading.Event()
@@ -207,9 +210,9 @@ def _ask(
                     counts = session.retries.most_common()
                     seen = ", ".join(f"{n} x {reason}" for reason, n in counts)
                     raise ParameterError(
-                        f"teacher: {teacher.name!r} left {unanswered} prompts in a row "
-                        f"unanswered ({seen}); what had arrived is kept; try again "
-                        "later, or lower concurrency"
+                        f"{teacher.parameter}: {teacher.name!r} left {unanswered} "
+                        f"prompts in a row unanswered ({seen}); what had arrived is "
+                        "kept; try again later, or lower concurrency"
                     )
         finally:
             # Whatever ends the loop, answers under way are paid for: the pool waits

@@ -46,6 +46,10 @@ class Price:
 
 
 FREE = Price()  # one's own machine
+OFFLINE = {  # what does without a server, by the parameter that asked for one
+    "teacher": "teacher miniature",
+    "base_model": "base_model miniature-llama",
+}
 
 
 @dataclass
@@ -64,6 +68,7 @@ class Teacher:
     batch_size: int = 64
     price: Price = FREE
     at_once: bool = False
+    parameter: str = "teacher"  # that an error names
 
 
 # (source, target) -> a teacher whose prompts are texts and whose answers are
@@ -126,33 +131,71 @@ def prompted_translator(teacher: Teacher) -> Translator:
     return plain_translator(teacher.name, translate, teacher.decoding, **about)
 
 
-def endpoint(
-    model: str, decoding: dict[str, Any], price: Price = FREE, timeout: float = 120.0
-) -> Teacher:
-    """Return a model behind any OpenAI-compatible chat endpoint; one prompt a request.
+@dataclass(frozen=True)
+class Api:
+    """One of the ways in which OpenAI's API is asked, and what is read of a choice."""
 
-    `decoding` goes into each request as it is. The key comes from OPENAI_API_KEY (any
-    word for a server that wants none), the server from OPENAI_BASE_URL. Raises
-    ParameterError where one of them cannot be used.
+    send: Callable[..., Any]  # (client, prompt, **fields) -> reply
+    read: Callable[[Any], str | None]  # choice -> text
+
+
+CHAT = Api(
+    lambda client, prompt, **fields: client.chat.completions.create(
+        messages=[{"role": "user", "content": prompt}], **fields
+    ),
+    lambda choice: choice.message.content,
+)
+COMPLETIONS = Api(
+    lambda client, prompt, **fields: client.completions.create(prompt=prompt, **fields),
+    lambda choice: choice.text,
+)
+
+
+def endpoint(
+    model: str,
+    decoding: dict[str, Any],
+    price: Price = FREE,
+    timeout: float = 120.0,
+    api: Api = CHAT,
+    parameter: str = "teacher",
+) -> Teacher:
+    """Return a model behind any OpenAI-compatible endpoint; one prompt a request.
+
+    `decoding` goes into each request as it is. Address and key are those of `client`.
+    Errors name the `parameter` by which the model was asked for.
+    """
+    asked = client(model, timeout, parameter)
+
+    def answer(prompts: list[str]) -> list[Answer]:
+        try:
+            return [_complete(asked, api, model, decoding, text) for text in prompts]
+        except openai.APIStatusError as error:
+            raise _trouble(error, model, parameter) from None  # it may quote the key
+
+    return Teacher(model, answer, decoding, 1, price, parameter=parameter)
+
+
+def client(
+    model: str, timeout: float = 120.0, parameter: str = "teacher"
+) -> openai.OpenAI:
+    """Return a client of the server that the environment names.
+
+    The key comes from OPENAI_API_KEY (any word for a server that wants none), the
+    server from OPENAI_BASE_URL. Raises ParameterError where one cannot be used.
     """
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key or not key.isascii() or not key.isprintable():
         raise ParameterError(
-            f"teacher: {model!r} needs the environment variable OPENAI_API_KEY, in "
+            f"{parameter}: {model!r} needs the environment variable OPENAI_API_KEY, in "
             f"ASCII (and OPENAI_BASE_URL for another server than OpenAI's); set "
-            f"it, or use -p teacher miniature"
+            f"it, or use -p {OFFLINE[parameter]}"
         )
-    _check_address()
+    _check_address(parameter)
     # Retries are the asking loop's, which counts, reports and pays for them.
-    client = openai.OpenAI(max_retries=0, timeout=timeout)
-
-    def answer(prompts: list[str]) -> list[Answer]:
-        return [_complete(client, model, decoding, prompt) for prompt in prompts]
-
-    return Teacher(model, answer, decoding, batch_size=1, price=price)
+    return openai.OpenAI(max_retries=0, timeout=timeout)
 
 
-def _check_address() -> None:
+def _check_address(parameter: str) -> None:
     """Refuse a base URL that is none, without quoting it: it may hold a password."""
     try:
         address = urlsplit(os.environ.get("OPENAI_BASE_URL") or "https://default")
@@ -162,32 +205,27 @@ def _check_address() -> None:
         usable = False
     if not usable:
         raise ParameterError(
-            "teacher: the environment variable OPENAI_BASE_URL holds no address; "
+            f"{parameter}: the environment variable OPENAI_BASE_URL holds no address; "
             "allowed: like https://example.org/v1"
         )
 
 
 def _complete(
-    client: openai.OpenAI, model: str, decoding: dict[str, Any], prompt: str
+    asked: openai.OpenAI, api: Api, model: str, decoding: dict[str, Any], prompt: str
 ) -> Answer:
-    """Send one request; sort troubles into Retry and ParameterError."""
-    messages = [{"role": "user", "content": prompt}]
+    """Send one request; raise Retry where asking again may help."""
     try:
-        reply = client.chat.completions.create(
-            model=model, messages=messages, **decoding
-        )
+        reply = api.send(asked, prompt, model=model, **decoding)
     except openai.APITimeoutError as error:
         raise Retry("time-out", billed=True) from error  # it may still be answered
     except openai.APIConnectionError as error:
         raise Retry("connection") from error
-    except openai.APIStatusError as error:
-        raise _trouble(error, model) from None  # its text may quote the key
     except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
         raise Retry("malformed", billed=True) from error
-    return _read_reply(reply, prompt)
+    return _read_reply(reply, prompt, api)
 
 
-def _trouble(error: openai.APIStatusError, model: str) -> Exception:
+def _trouble(error: openai.APIStatusError, model: str, parameter: str) -> Exception:
     code = error.status_code
     if code in (408, 409, 425, 429) or code >= 500:
         return Retry(str(code), wait=_seconds(error.response.headers))
@@ -195,9 +233,11 @@ def _trouble(error: openai.APIStatusError, model: str) -> Exception:
         401: "check OPENAI_API_KEY",
         403: "check what OPENAI_API_KEY may use",
         404: "check the model's name and OPENAI_BASE_URL",
-    }.get(code, "check the teacher's name and its decoding parameters")
+    }.get(code, f"check the {parameter}'s name and its decoding parameters")
     kind = Refused if code in (400, 413, 422) else ParameterError
-    return kind(f"teacher: the endpoint refuses {model!r} with status {code}; {advice}")
+    return kind(
+        f"{parameter}: the endpoint refuses {model!r} with status {code}; {advice}"
+    )
 
 
 def _seconds(headers) -> float | None:
@@ -208,14 +248,14 @@ def _seconds(headers) -> float | None:
         return None
 
 
-def _read_reply(reply: Any, prompt: str) -> Answer:
+def _read_reply(reply: Any, prompt: str, api: Api) -> Answer:
     """Check the reply's shape: the client itself accepts any JSON.
 
     A server that counts no tokens has them estimated, so that a budget holds there too.
     """
     try:
         choice = reply.choices[0]
-        text, finish = choice.message.content, choice.finish_reason or "stop"
+        text, finish = api.read(choice), choice.finish_reason or "stop"
     except (AttributeError, IndexError, TypeError) as error:
         raise Retry("malformed", billed=True) from error
     if finish == "content_filter":
