@@ -40,7 +40,7 @@ from maple_utils.synthesis.teachers import (
 
 PREFIX = "endpoint:"
 PARAMETER = "base_model"
-KNOWN_TEXT = "The capital of France is"
+KNOWN_TEXT = "one, two, three,"  # what follows it shares no token with it
 AGREEMENT = 0.1  # nats per token between writing a text and reading it (ours)
 ANSWER_TOKENS = 8  # of an answer, where none was seen (ours)
 
@@ -291,8 +291,8 @@ def loglikelihoods(
 def _read(text: str, answer: Answer) -> tuple[list[float], int]:
     """Return the nats of a text's tokens, and how many of them stand before the text.
 
-    The last token was written by the server, which cannot be asked for none. A first
-    one that is no part of the text is the model's begin token.
+    A server cannot be asked to write nothing: a last token is its own, unless it ended
+    at once. A first one that is no part of the text is the model's begin token.
     """
     if not answer.text:
         raise ParameterError(
@@ -302,8 +302,9 @@ def _read(text: str, answer: Answer) -> tuple[list[float], int]:
     told = json.loads(answer.text)
     first = told["tokens"][0].strip()
     begins = bool(first) and not text.lstrip().startswith(first)
-    nats = [math.nan if value is None else value for value in told["nats"][:-1]]
-    return nats, int(begins)
+    written = 0 if answer.prompt_tokens == len(told["nats"]) else 1
+    kept = told["nats"][: len(told["nats"]) - written]
+    return [math.nan if value is None else value for value in kept], int(begins)
 
 
 def costs(

@@ -262,7 +262,7 @@ def test_an_adapter_of_elsewhere_is_known_by_its_folder(tmp_path):
 
 
 def test_a_torn_part_is_evaluated_again(llama, tmp_path):
-    subject = evaluation.Subject(BASE, tmp_path, SOURCE)
+    subject = evaluation.Subject(BASE, tmp_path, "miniature-llama")
     pair = ("xcopa", "en")
     evaluation.evaluate_pair(*llama, subject, *pair, options())
     part = evaluation.part_of(subject, *pair, options())
@@ -273,7 +273,7 @@ def test_a_torn_part_is_evaluated_again(llama, tmp_path):
 
 
 def test_other_options_have_parts_of_their_own(tmp_path):
-    subject = evaluation.Subject(BASE, tmp_path, SOURCE)
+    subject = evaluation.Subject(BASE, tmp_path, "miniature-llama")
     one = evaluation.part_of(subject, "xcopa", "en", options())
     assert one == evaluation.part_of(subject, "xcopa", "en", options(token_budget=64))
     for changed in (options(shots=2), options(prompt_language="own")):

@@ -52,7 +52,9 @@ def costs(
         for scoring in options.scorings(data.task):
             prompts = ask(model, tokenizer, data, scoring, options)
             texts = [prompt.text for prompt in prompts]
-            texts += [p.text + text for p in prompts for text in p.continuations]
+            for prompt in prompts:
+                alone = prompt.continuations
+                texts += [*alone, *(prompt.text + option for option in alone)]
             teacher = model.reader()
             if scoring == "generate":
                 teacher = model.writer(new_tokens(model, tokenizer, data, options))

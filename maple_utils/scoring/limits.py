@@ -8,13 +8,12 @@ from maple_utils.errors import ParameterError
 from maple_utils.scoring.forward import FITTING
 from maple_utils.scoring.prefixes import TokenPath
 
-
 UNLIMITED = 2**31
 
 
 @singledispatch
 def positions(model: PreTrainedModel) -> int:
-    """Return how many tokens a text may have, UNLIMITED where the model has no limit."""
+    """Return how many tokens a text may have; UNLIMITED without such a limit."""
     config = model.config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or UNLIMITED
 

@@ -1,0 +1,104 @@
+"""A model behind OpenAI's API on loopback, with log-probabilities of prompts.
+
+It answers as vLLM does. Faults can be ordered: they are what `reply` is wrapped in.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from maple_utils import models
+
+Reply = Callable[[str, dict], tuple[int, str]]
+
+
+@cache
+def loaded(name: str) -> tuple:
+    """Load a base model once."""
+    return models.load(name, 16, torch.float32)
+
+
+def answer(path: str, body: dict) -> tuple[int, str]:
+    """Answer a request to `miniature-llama`, as `/v1/completions` would."""
+    if path == "/v1/models":
+        listed = [{"id": "miniature-llama", "object": "model", "owned_by": "vllm"}]
+        return 200, json.dumps({"object": "list", "data": listed})
+    if path != "/v1/completions":
+        return 404, "{}"
+    model, tokenizer = loaded("miniature-llama")
+    asked = tokenizer(body["prompt"])["input_ids"]
+    if len(asked) > model.config.max_position_embeddings:
+        return 400, '{"error": {"message": "too long"}}'
+    written, finish = _write(model, tokenizer, asked, body)
+    text = tokenizer.decode(written).split((body.get("stop") or ["\0"])[0])[0]
+    kept = asked + written if body.get("echo") else written
+    choice = {"index": 0, "finish_reason": finish, "text": text, "logprobs": None}
+    if body.get("logprobs") is not None:
+        choice["logprobs"] = _logprobs(model, tokenizer, asked + written, len(kept))
+    count = {"prompt_tokens": len(asked), "completion_tokens": len(written)}
+    usage = {**count, "total_tokens": len(asked) + len(written)}
+    head = {"id": "1", "object": "text_completion", "created": 0, "model": "m"}
+    return 200, json.dumps({**head, "choices": [choice], "usage": usage})
+
+
+def _write(model, tokenizer, asked: list[int], body: dict) -> tuple[list[int], str]:
+    """Return tokens written greedily up to the stop, and why they ended."""
+    written: list[int] = []
+    stop = (body.get("stop") or ["\0"])[0]
+    while len(written) < body["max_tokens"]:
+        with torch.inference_mode():
+            logits = model(torch.tensor([asked + written])).logits
+        token = int(logits[0, -1].argmax())
+        if token == tokenizer.eos_token_id:
+            return written, "stop"
+        if stop in tokenizer.decode([*written, token]):
+            return written, "stop"
+        written.append(token)
+    return written, "length"
+
+
+def _logprobs(model, tokenizer, tokens: list[int], kept: int) -> dict:
+    """Return the log-probabilities of the last `kept` tokens; of a first one, none."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+    nats = [
+        None,
+        *logits[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist(),
+    ]
+    names = [tokenizer.decode([token]) for token in tokens]
+    return {"tokens": names[-kept:], "token_logprobs": nats[-kept:]}
+
+
+@contextmanager
+def serve(monkeypatch: pytest.MonkeyPatch, reply: Reply = answer) -> Iterator[None]:
+    """Answer on loopback by `reply(path, body)`; set the environment."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self._send(*reply(self.path, {}))
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._send(*reply(self.path, body))
+
+        def _send(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    yield
+    server.shutdown()
