@@ -5,13 +5,16 @@ It answers as vLLM does. Faults can be ordered: they are what `reply` is wrapped
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
+from peft import PeftModel
 
 from maple_utils import models
 
@@ -19,19 +22,25 @@ Reply = Callable[[str, dict], tuple[int, str]]
 
 
 @cache
-def loaded(name: str) -> tuple:
-    """Load a base model once."""
-    return models.load(name, 16, torch.float32)
+def loaded(name: str, adapter: Path | None = None) -> tuple:
+    """Load a base model, or an adapter over it, once."""
+    model, tokenizer = models.load(name, 16, torch.float32)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    return model, tokenizer
 
 
-def answer(path: str, body: dict) -> tuple[int, str]:
-    """Answer a request to `miniature-llama`, as `/v1/completions` would."""
+def answer(
+    path: str, body: dict, adapters: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[int, str]:
+    """Answer a request to `miniature-llama` or an adapter, as vLLM would."""
     if path == "/v1/models":
-        listed = [{"id": "miniature-llama", "object": "model", "owned_by": "vllm"}]
+        names = ["miniature-llama", *adapters]
+        listed = [{"id": name, "object": "model", "owned_by": "vllm"} for name in names]
         return 200, json.dumps({"object": "list", "data": listed})
     if path != "/v1/completions":
         return 404, "{}"
-    model, tokenizer = loaded("miniature-llama")
+    model, tokenizer = loaded("miniature-llama", adapters.get(body["model"]))
     asked = tokenizer(body["prompt"])["input_ids"]
     if len(asked) > model.config.max_position_embeddings:
         return 400, '{"error": {"message": "too long"}}'

@@ -8,7 +8,8 @@ import pandas as pd
 from maple_utils import served
 from maple_utils.evaluation.answers import Options, ask, load, new_tokens
 from maple_utils.evaluation.subjects import Subject, weights
-from maple_utils.served import Served
+from maple_utils.served.asking import costs as costs_of
+from maple_utils.served.servers import Served
 from maple_utils.synthesis.requests import Cache, Session
 from maple_utils.synthesis.teachers import Price
 from maple_utils.tasks import TASKS
@@ -44,7 +45,7 @@ def costs(
 ) -> pd.DataFrame:
     """Return what one served model would be asked, and what that takes, by task.
 
-    Columns as `served.costs` has them.
+    Columns as `served.asking.costs` has them.
     """
     asked = []
     for task, language in pairs:
@@ -59,4 +60,4 @@ def costs(
             if scoring == "generate":
                 teacher = model.writer(new_tokens(model, tokenizer, data, options))
             asked.append((task, teacher, texts))
-    return served.costs(model, asked)
+    return costs_of(model, asked)

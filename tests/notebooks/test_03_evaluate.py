@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from maple_utils import models
 from maple_utils.errors import ParameterError
 from maple_utils.results import PREDICTIONS_COLUMNS, SCORES_COLUMNS
 from maple_utils.training import cards
+from tests.model_server import answer, serve
 from tests.notebooks.running import error_line, run, run_here
 
 SMALL = {
@@ -153,9 +155,42 @@ def test_a_killed_evaluation_goes_on_at_the_first_unfinished_pair(base, tmp_path
     assert_same(tmp_path / "cell", base)
 
 
+def ended(folder: Path) -> pd.DataFrame:
+    """Return the predictions but for the texts that ended at the limit of tokens.
+
+    A server is given as many tokens as an answer has bytes.
+    """
+    table = pd.read_parquet(folder / "predictions.parquet")
+    return table[~table["cut_off"].astype(bool)]
+
+
+def test_a_served_model_and_its_adapter_get_the_tables_of_loaded_ones(
+    base, tmp_path, monkeypatch
+):
+    name = "miniature-llama_bactrian-x-mini_r4_16bit_s1"
+    adapter = make_adapter(tmp_path / "cell", 4, 1)
+    given = {**SMALL, "adapters": [str(adapter)]}
+    here, there = tmp_path / "here", tmp_path / "there"
+    run_here("03_evaluate", {**given, "output_dir": str(here)})
+    served = {"base_model": "endpoint:miniature-llama", "output_dir": str(there)}
+    with serve(monkeypatch, partial(answer, adapters={name: adapter})):
+        run_here("03_evaluate", {**given, **served})
+    told = json.loads((there / "evaluate.json").read_text())
+    assert told["loaded"] == {"server": "vLLM", "asked through": "completions"}
+    assert told["spent"]["asked"] > 100
+    for folder in (there, there / name):
+        one, other = ended(here / folder.relative_to(there)), ended(folder)
+        both = one.merge(other, on=PREDICTIONS_COLUMNS[:9], suffixes=("", "_served"))
+        assert len(both) == len(one) > 20
+        assert (both["prediction"] == both["prediction_served"]).all()
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or b"sk-secret" not in file.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
+        ({"base_model": "endpoint:gpt-4o"}, "bits: got 4 of a served model; allowed"),
         (
             {"instruction_data": "none-such", "rank": 8},
             "adapters: got .*no adapter_config",
