@@ -1,6 +1,6 @@
 # demo: a small grid from nothing to figures    lab: open JupyterLab
 # test: the whole test suite                    grid: what is missing of the miniature's
-# figures: draw what runs/ holds, and a report
+# figures: draw what runs/ holds, and a report  gpu: measure this machine's GPU
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --no-compile
@@ -13,7 +13,7 @@ BASES := $(addprefix runs/miniature-llama_,4bit 16bit)
 CELLS := $(addprefix runs/miniature-llama_$(DATA)_,r4_4bit r4_16bit r32_4bit r32_16bit)
 PARAMS := -f params/miniature.yaml -f params/cells/miniature-llama
 
-.PHONY: demo test lab grid figures
+.PHONY: demo test lab grid figures gpu
 .DELETE_ON_ERROR:
 
 # Two notebooks at a time, so one thread each; more would wait for each other.
@@ -29,13 +29,17 @@ lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
 
 grid: .venv/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 snakemake -c2
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
+		snakemake -c2 --config together=true
 
 figures: .venv/ready
 	mkdir -p runs
 	$(PAPERMILL) notebooks/04_figures.ipynb runs/04_figures.ipynb
 	$(BIN)/jupyter nbconvert --to html --no-input $(REPORT) \
 		--output-dir runs/figures --output report.html runs/04_figures.ipynb
+
+gpu: .venv/test
+	$(BIN)/python -m benchmarks.gpu
 
 # An older pip, and compiling all of torch at once, take three times as long.
 .venv/ready: requirements.txt pyproject.toml

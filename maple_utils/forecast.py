@@ -59,10 +59,15 @@ class Shape:
         """Return the number of LoRA weights on all linear layers."""
         return rank * self.layers * sum(a + b for a, b in self.matrices)
 
-    def flops(self, rank: int, gradient_checkpointing: bool) -> float:
-        """Return the FLOPs of training one token (see the head of this file)."""
-        frozen = self.linear + self.head
-        return (6 if gradient_checkpointing else 4) * frozen + 6 * self.adapter(rank)
+    def flops(self, rank: int, gradient_checkpointing: bool, span: float = 0) -> float:
+        """Return the FLOPs of training one token (see the head of this file).
+
+        `span` is how many tokens each attends to: two products of the hidden width with
+        each, forward, twice backward, and again where activations are recomputed.
+        """
+        frozen, again = self.linear + self.head, int(gradient_checkpointing)
+        attention = (3 + again) * 4 * span * self.hidden * self.layers
+        return (4 + 2 * again) * frozen + 6 * self.adapter(rank) + attention
 
 
 @cache

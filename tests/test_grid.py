@@ -289,6 +289,30 @@ def test_twice_the_rows_take_twice_the_time():
     assert some[1] - start == pytest.approx(2 * (some[0] - start), rel=0.1)
 
 
+SPEEDS = pd.read_csv(ROOT / "tests" / "published_speeds.csv")
+SHAPES = {
+    "llama-2-7b": forecast.shape_of("llama-2-7b"),
+    "qwen-7b": forecast.Shape(32, 4096, 11008, 4096, 151_936),
+}
+
+
+@pytest.mark.parametrize("row", list(SPEEDS.itertuples(index=False)), ids=str)
+def test_the_estimate_is_within_a_quarter_of_what_others_published(row):
+    """LoRA and QLoRA of 7B on an A100, recomputing: LLaMA-Factory's and Qwen's tables.
+
+    Qwen's for 256 tokens are left out: passes so short wait for their launches. Their
+    memory from 4,096 tokens on, too: that is of logits, which TRL does not keep.
+    """
+    load = forecast.TrainingLoad(row.bits, row.rank, row.rows, row.length, True)
+    a100, shape = estimate.DEVICES["a100"], SHAPES[row.base_model]
+    span = a100.dense * row.length if row.dense else row.length / 2
+    seconds = estimate.token_seconds(shape, load, a100, row.rows * row.length, span)
+    assert 1 / seconds / row.tokens_per_second == pytest.approx(1, abs=0.25)
+    if row.length < 4096:
+        needs = forecast.training_bytes(shape, load) / 1e9
+        assert needs / row.gigabytes == pytest.approx(1, abs=0.25)
+
+
 MEASURED = pd.read_csv(ROOT / "benchmarks" / "grid_cells.csv")
 
 

@@ -18,8 +18,12 @@ from transformers import (
     NllbTokenizer,
 )
 
-from maple_utils import models
+from maple_utils import miniature, models
+from maple_utils.errors import ParameterError
+from maple_utils.evaluation import Options, evaluate
 from maple_utils.languages import LANGUAGES
+from maple_utils.params import Cell
+from maple_utils.served import connect
 from maple_utils.synthesis import seeds
 from maple_utils.synthesis.multialpaca import MultiAlpaca
 from maple_utils.synthesis.opening import local, nllb
@@ -135,6 +139,30 @@ def test_a_real_openai_compatible_server_answers_as_the_model_itself(
     here = local(folder, GREEDY).answer(PROMPTS)
     assert [answer.text.strip() for answer in there] == [a.text for a in here]
     assert all(answer.completion_tokens > 0 for answer in there)
+
+
+def test_it_evaluates_as_the_model_itself_and_is_refused_for_likelihood(
+    served, monkeypatch, tmp_path
+):
+    address, folder = served
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    monkeypatch.setenv("OPENAI_API_KEY", "any word")
+    mine = Session(Cache(tmp_path / "answers.sqlite"), progress=False)
+    with pytest.raises(ParameterError, match="no log-probabilities of a prompt"):
+        connect(folder, mine, ["likelihood"])
+    model, count = connect(folder, mine, ["generate"])
+    assert model.server.api == "completions"
+    cell = Cell("miniature-llama", "", 0, 16)
+    options = Options(miniature.hub(), 1, test_limit=6, allow_other_counts=True)
+    asked = (cell, "xquad", "en", options)
+    there = evaluate(model, count, *asked).set_index("example")
+    here = evaluate(*models.load(folder, 16, torch.float32), *asked)
+    here = here.set_index("example")
+    ended = here.index[~here["cut_off"].astype(bool)]
+    assert len(ended) > 2
+    same = there.loc[ended, "prediction"].str.strip() == here.loc[ended, "prediction"]
+    assert same.all()
+    assert there["bits"].eq(16).all()
 
 
 def numbered(prompts: list[str]) -> list[str]:

@@ -49,6 +49,7 @@ class Device:
     name: str
     train: Mapping[int, float]  # bits -> FLOP/s reached in training
     read: Mapping[int, float]  # bits -> FLOP/s reached in reading prompts
+    dense: float  # time of a FLOP of attention behind a dense mask, of a plain one's
     bandwidth: float  # bytes/s of its memory
     memory: float  # bytes
     start: float  # seconds of papermill, kernel, imports, small cells
@@ -119,7 +120,7 @@ def questions(run: dict[str, Any]) -> Iterator[tuple[int, float, float]]:
 
 def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
     """Return how 02 would train on a device: with what fits, if anything does."""
-    asked = asked_load(run, preset(device.gpu_memory))
+    asked = asked_load(run, preset(device.gpu_memory), dense=is_dense(run))
     if run["micro_batch"]:
         return asked
     fits = nearest_fit(shape_of(run["base_model"]), asked, device.memory)
@@ -146,19 +147,35 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     steps = training_steps(run)
     tokens = steps * run["batch_size"] * length
     load = planned_load(run, device)
-    flops = tokens * shape.flops(cell.rank, load.gradient_checkpointing)
     full = run["packing"] or not run["micro_batch"]
     at_once = load.micro_batch * (load.max_length if full else length)
-    passes = 3 * tokens / at_once if cell.bits < 16 else 0
-    unpacking = passes * shape.linear * UNPACK / device.bandwidth
+    span = device.dense * at_once if is_dense(run) else length / 2
     every = run["eval_steps"] if run["eval_steps"] < 1 else run["eval_steps"] / steps
     heldout = (1 + 1 / every) * len(rows) * run["heldout"] * length
     return (
         device.starting(shape)
-        + flops / device.train[cell.bits]
-        + unpacking
+        + tokens * token_seconds(shape, load, device, at_once, span)
         + device.reading(shape, cell.rank, cell.bits, heldout)
     )
+
+
+def is_dense(run: Mapping[str, Any]) -> bool:
+    """Say whether attention has a dense mask: where flash-attn is not asked for."""
+    return run["attn_implementation"] in ("auto", "sdpa", "eager")
+
+
+def token_seconds(
+    shape: Shape, load: TrainingLoad, device: Device, at_once: float, span: float
+) -> float:
+    """Return the seconds that training takes per token, in a pass of `at_once`.
+
+    `span` is how many tokens each attends to: half of its row, on average; behind a
+    dense mask all that it is laid end to end with, at `Device.dense` times the price.
+    """
+    flops = shape.flops(load.rank, load.gradient_checkpointing, span)
+    unpacked = 3 * shape.linear / at_once if load.bits < 16 else 0  # per token
+    seconds = flops / device.train[load.bits]
+    return seconds + unpacked * UNPACK / device.bandwidth
 
 
 def evaluate_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float:

@@ -76,8 +76,9 @@ def connect(
             f"{PARAMETER}: the server behind OPENAI_BASE_URL does not list its models "
             f"({type(error).__name__}); check the address and OPENAI_API_KEY"
         ) from None  # its text may quote the key
+    lists_all = set(listed.values()) & set(SERVERS)  # others load what they are asked
     for wanted in [name, *(marks or {})]:
-        if listed and wanted not in listed:
+        if lists_all and wanted not in listed:
             raise ParameterError(
                 f"{PARAMETER}: got {PREFIX}{wanted}; allowed: what the server has, "
                 f"{', '.join(sorted(listed)[:8])}"
