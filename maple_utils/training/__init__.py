@@ -52,7 +52,8 @@ def machine() -> Machine:
         free=free,
         total=total,
         bfloat16=modern,
-        flash=modern and is_flash_attn_2_available(),
+        # The package `kernels`, if it is there, fetches what flash-attn would compile.
+        flash=modern and is_flash_attn_2_available(kernels_fallback_ok=True),
         name=models.device_name(),
         distributed=torch.distributed.is_torchelastic_launched(),
     )
