@@ -4,7 +4,10 @@ To be imported before bitsandbytes, PEFT and transformers' Trainer, which import
 """
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
+
+from maple_utils.errors import ParameterError
 
 
 def import_bitsandbytes() -> None:
@@ -40,6 +43,15 @@ def rename_deprecated_property() -> None:
     PreTrainedModel.is_gradient_checkpointing = (
         PreTrainedModel.is_activation_checkpointing
     )
+
+
+def check_tracker(report_to: str) -> None:
+    """Raise ParameterError for a tracker that is not installed."""
+    if report_to != "none" and not find_spec(report_to):
+        raise ParameterError(
+            f"report_to: got {report_to!r}, which is not installed; allowed: none, or "
+            f"a tracker that is; pip install {report_to}"
+        )
 
 
 import_bitsandbytes()

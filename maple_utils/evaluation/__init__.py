@@ -17,7 +17,7 @@ from maple_utils.evaluation.answers import (
     new_tokens,
     notes,
 )
-from maple_utils.evaluation.saving import finish, heldout_scores, save
+from maple_utils.evaluation.saving import finish, heldout_scores, save, track
 from maple_utils.evaluation.serving import connect, costs
 from maple_utils.evaluation.subjects import (
     Subject,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from maple_utils import files, instructions, models, provenance, results, tasks
@@ -79,7 +81,22 @@ def save(
     if subject.adapter and subject.record:
         main = results.main_metrics(scores)
         cards.write(subject.adapter, dict(subject.record), main)
+        if not subject.cell.base_model.startswith("miniature"):
+            cards.write_results(subject.adapter, main)
     return predictions, scores
+
+
+def track(subject: Subject, scores: pd.DataFrame, report_to: str) -> None:
+    """Log a subject's scores to the tracker that 02 logs to; "none" is none."""
+    if report_to == "none":
+        return
+    on_cpu = not torch.cuda.is_available()
+    tracker = Accelerator(cpu=on_cpu, log_with=report_to, project_dir=subject.output)
+    tracker.init_trackers("maple", config=subject.cell.asdict())
+    keys = ["task", "language", "scoring", "metric"]
+    values = {"/".join(row[:4]): row[4] for row in scores[[*keys, "value"]].to_numpy()}
+    tracker.log(values, step=0)
+    tracker.end_training()
 
 
 def versions_of(task: tasks.Task, hub_root: str | Path) -> dict[str, str]:

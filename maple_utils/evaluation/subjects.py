@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from maple_utils import models, provenance, results, served
+from maple_utils import libraries, models, provenance, results, served
 from maple_utils.errors import ParameterError
 from maple_utils.evaluation.answers import Options, evaluate
 from maple_utils.params import Cell, output_folder
@@ -50,6 +50,7 @@ def subjects(run: SimpleNamespace) -> list[Subject]:
 
     Raises ParameterError for a folder that holds no adapter of this base and bits.
     """
+    libraries.check_tracker(run.report_to)
     source = run.base_model
     if name := served.name_of(source):
         served.check_bits(run.bits)

@@ -1,12 +1,11 @@
 """How this device trains: what the parameters leave open is chosen, so that it fits."""
 
-from maple_utils import libraries  # noqa: F401  (first: see there)
+from maple_utils import libraries  # first: see there
 
 # isort: split
 import os
 import sysconfig
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from types import SimpleNamespace
@@ -82,7 +81,8 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
             that does; where one kernel sees several GPUs; where a tracker, or what
             Triton compiles with, is absent.
     """
-    _check(run.report_to, device)
+    libraries.check_tracker(run.report_to)
+    _check(device)
     if device.gpus and is_triton_available():
         _check_compiler()
     # By all memory: what others hold of it must not change max_length, and so the data.
@@ -111,17 +111,12 @@ def plan(run: SimpleNamespace, device: Machine) -> Plan:
     )
 
 
-def _check(report_to: str, device: Machine) -> None:
+def _check(device: Machine) -> None:
     if device.gpus > 1 and not device.distributed:
         raise ParameterError(
             f"CUDA_VISIBLE_DEVICES: this kernel sees {device.gpus} GPUs; allowed: one, "
             "or it would split the model over them; export CUDA_VISIBLE_DEVICES=0, or "
             "see the README for several GPUs on one cell"
-        )
-    if report_to != "none" and not find_spec(report_to):
-        raise ParameterError(
-            f"report_to: got {report_to!r}, which is not installed; allowed: none, or "
-            f"a tracker that is; pip install {report_to}"
         )
 
 

@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from maple_utils import files
 from maple_utils.instructions.cards import front_matter, markdown_table
+from maple_utils.instructions.published import PUBLISHED
+from maple_utils.tasks import TASKS
 from maple_utils.training import meters
 from maple_utils.training.checkpoints import CHOSEN
 
@@ -37,11 +41,15 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
     is_toy = given["base_model"].startswith("miniature")
     head = {
         "base_model": record["source"],
+        "license": "other",
+        "license_name": "those-of-base-model-and-data",
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "language": sorted(data["rows"]),
         "tags": ["lora", "multilingual", "instruction-finetuning"],
     }
+    if data["name"] in PUBLISHED:
+        head["datasets"] = [PUBLISHED[data["name"]].repository]
     settings = {name: given[name] for name in SETTINGS}
     settings |= {name: record["plan"][name] for name in CHOSEN}
     settings |= {"device": record["device"], "adapter dtype": record["adapter_dtype"]}
@@ -68,6 +76,37 @@ def card_text(record: dict[str, Any], scores: pd.DataFrame | None = None) -> str
         *_scores(scores),
     ]
     return "\n".join(lines) + "\n"
+
+
+def write_results(adapter: Path, scores: pd.DataFrame) -> None:
+    """Write the scores where the hub looks for them: .eval_results/maple.yaml.
+
+    An entry per task, language and way of scoring, for tasks that the hub has.
+
+    Args:
+        adapter: the adapter's folder.
+        scores: its main scores; values are fractions.
+    """
+    entries = []
+    for row in scores.itertuples():
+        source = TASKS[row.task].source_of(row.language) if row.task in TASKS else None
+        if source is None or "/" not in source.dataset:
+            continue
+        entries.append(
+            EvalResultEntry(
+                dataset_id=source.dataset,
+                task_id=f"{row.task}_{row.language}",
+                value=round(float(row.value), 4),
+                dataset_revision=source.revision or None,
+                notes=f"{row.metric}, {row.scoring}, {row.shots:g} shots, {row.n} "
+                f"examples, standard error {row.stderr:.4f}",
+            )
+        )
+    folder = Path(adapter) / ".eval_results"
+    folder.mkdir(exist_ok=True)
+    with files.atomic(folder / "maple.yaml") as draft:
+        told = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+        draft.write_text(told, encoding="utf-8")
 
 
 def _scores(scores: pd.DataFrame | None) -> list[str]:
