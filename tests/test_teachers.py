@@ -112,13 +112,13 @@ def served(tmp_path_factory):
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
-            _wait_for(f"http://127.0.0.1:{port}/health", server)
+            wait_for(f"http://127.0.0.1:{port}/health", server)
             yield f"http://127.0.0.1:{port}/v1", str(folder)
         finally:
             server.terminate()
 
 
-def _wait_for(address: str, server: subprocess.Popen) -> None:
+def wait_for(address: str, server: subprocess.Popen) -> None:
     for _ in range(120):
         assert server.poll() is None, "the server ended"
         try:
