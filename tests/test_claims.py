@@ -181,8 +181,10 @@ def test_runs_of_a_larger_model_are_kept_apart_and_paired_by_example() -> None:
     rng, table = np.random.default_rng(3), scores()
     large = table[(table["base_model"] == "mistral-7b") & (table["rank"] == 0)]
     large = large.assign(base_model="served-70b", value=large["value"] + 0.1)
-    assert larger.apart(large)[1].empty  # alone, it is larger than nobody
-    own, theirs = larger.apart(pd.concat([table, large], ignore_index=True))
+    both = pd.concat([table, large], ignore_index=True)
+    assert larger.apart(both)[1].empty  # at known bits it may be of a grid
+    assert len(larger.apart(both.assign(bits=0))[1]) == len(both)
+    own, theirs = larger.apart(both, ["served-70b"])
     assert set(theirs["base_model"]) == {"served-70b"}
     reference = larger.reference_results(theirs)
     rows = predictions(pd.concat([own, theirs], ignore_index=True), rng, 200)

@@ -5,6 +5,7 @@ the differences are paired by example. Else there is a sheet of published scores
 knows no errors. Only scores of one task, language, metric and scoring are compared.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,19 @@ from maple_utils.claims.contrasts import (
 from maple_utils.params import CELL
 
 _SHEET = Path(__file__).parents[1] / "data" / "reference_results.csv"
+MINIATURE = ("miniature-larger",)  # of the grid that ships
 _SAME = [*WHERE, "metric", "scoring"]
 
 
-def apart(all_scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def apart(
+    all_scores: pd.DataFrame, names: Collection[str] = MINIATURE
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Part the scores of larger models from those of all other runs.
 
-    A base model without any finetuned run, beside one that has some, is taken for a
-    larger model. Returns the other runs' scores and theirs.
+    Larger models are the base models of these names, and served ones whose bits nobody
+    knows (0). Returns the other runs' scores and theirs.
     """
-    tuned = set(split(all_scores)[1]["base_model"])
-    is_larger = ~all_scores["base_model"].isin(tuned) & bool(tuned)
+    is_larger = all_scores["base_model"].isin(names) | all_scores["bits"].eq(0)
     return all_scores[~is_larger], all_scores[is_larger]
 
 
