@@ -24,12 +24,11 @@ from maple_utils.claims.contrasts import (
 from maple_utils.params import CELL
 
 _SHEET = Path(__file__).parents[1] / "data" / "reference_results.csv"
-MINIATURE = ("miniature-larger",)  # of the grid that ships
 _SAME = [*WHERE, "metric", "scoring"]
 
 
 def apart(
-    all_scores: pd.DataFrame, names: Collection[str] = MINIATURE
+    all_scores: pd.DataFrame, names: Collection[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Part the scores of larger models from those of all other runs.
 

@@ -117,7 +117,7 @@ def check_nats(model: Served) -> None:
     request = (KNOWN_TEXT, [text])
     read = float(loglikelihoods(model, count_bytes, [request])[0][0])
     apart = abs(read - sum(written["nats"]))
-    if not apart <= AGREEMENT * len(written["nats"]):
+    if not text or not apart <= AGREEMENT * len(written["nats"]):
         raise ParameterError(
             f"{refused}: reading {text!r} it is {apart:.1f} nats from what it was when "
             f"writing it; {advice}"
