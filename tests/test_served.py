@@ -61,8 +61,8 @@ def test_a_task_gets_the_same_table(monkeypatch, tmp_path):
     here = evaluation.evaluate(*loaded("miniature-llama"), CELL, "xcopa", "sw", OPTIONS)
     pd.testing.assert_frame_equal(there, here)
     # Four questions are written; four contexts are read, and eight options in them and
-    # alone.
-    assert costs.loc["xcopa", "calls"] == 4 + 4 + 8 + 8
+    # alone, where some may be the same.
+    assert 20 < costs.loc["xcopa", "calls"] <= 4 + 4 + 8 + 8
     assert costs.loc["xcopa", "prompt_tokens"] > 100
 
 
@@ -186,12 +186,12 @@ def test_a_budget_ends_the_run_in_one_line_and_keeps_what_was_answered(
     monkeypatch, tmp_path
 ):
     with serve(monkeypatch):
-        model, count = connect(tmp_path, budget_tokens=4000, tries=1, concurrency=1)
-        with pytest.raises(ParameterError, match="budget_tokens 4,000") as error:
+        model, count = connect(tmp_path, budget_tokens=2000, tries=1, concurrency=1)
+        with pytest.raises(ParameterError, match="budget_tokens 2,000") as error:
             evaluation.evaluate(model, count, CELL, "xcopa", "sw", OPTIONS)
         assert "\n" not in str(error.value)
         spent = model.session.prompt_tokens + model.session.completion_tokens
-        assert 0 < spent <= 4000
+        assert 0 < spent <= 2000
         more, count = connect(tmp_path)
         evaluation.evaluate(more, count, CELL, "xcopa", "sw", OPTIONS)
     assert 0 < more.session.asked < 24

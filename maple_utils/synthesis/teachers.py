@@ -263,11 +263,12 @@ def _read_reply(reply: Any, prompt: str, api: Api) -> Answer:
     if not isinstance(text, str):
         raise Retry("malformed", billed=True)
     usage = getattr(reply, "usage", None)
+    written = getattr(usage, "completion_tokens", None)  # 0 where it ended at once
     return Answer(
         text,
         finish,
         getattr(usage, "prompt_tokens", None) or _guess(prompt),
-        getattr(usage, "completion_tokens", None) or _guess(text),
+        _guess(text) if written is None else written,
     )
 
 
