@@ -18,6 +18,7 @@ from peft import PeftModel
 
 from maple_utils import models
 
+LOADING = threading.Lock()  # two models loaded at once would disturb each other
 Reply = Callable[[str, dict], tuple[int, str]]
 
 
@@ -40,7 +41,8 @@ def answer(
         return 200, json.dumps({"object": "list", "data": listed})
     if path != "/v1/completions":
         return 404, "{}"
-    model, tokenizer = loaded("miniature-llama", adapters.get(body["model"]))
+    with LOADING:
+        model, tokenizer = loaded("miniature-llama", adapters.get(body["model"]))
     asked = tokenizer(body["prompt"])["input_ids"]
     if len(asked) > model.config.max_position_embeddings:
         return 400, '{"error": {"message": "too long"}}'

@@ -67,15 +67,7 @@ def connect(
     Raises:
         ParameterError: where address, key, name or log-probabilities will not do.
     """
-    try:
-        listed = {
-            m.id: m.owned_by for m in client(name, parameter=PARAMETER).models.list()
-        }
-    except openai.OpenAIError as error:
-        raise ParameterError(
-            f"{PARAMETER}: the server behind OPENAI_BASE_URL does not list its models "
-            f"({type(error).__name__}); check the address and OPENAI_API_KEY"
-        ) from None  # its text may quote the key
+    listed = _listed(name)
     lists_all = set(listed.values()) & set(SERVERS)  # others load what they are asked
     for wanted in [name, *(marks or {})]:
         if lists_all and wanted not in listed:
@@ -90,6 +82,20 @@ def connect(
     if "likelihood" in scorings:
         check_nats(model)
     return model, count_bytes
+
+
+def _listed(name: str) -> dict[str, str]:
+    """Return who owns each model that the server lists; none where it cannot tell."""
+    asked = client(name, parameter=PARAMETER)
+    try:
+        return {model.id: model.owned_by for model in asked.models.list()}
+    except (openai.InternalServerError, openai.NotFoundError):
+        return {}  # as transformers does without a hub
+    except openai.OpenAIError as error:
+        raise ParameterError(
+            f"{PARAMETER}: the server behind OPENAI_BASE_URL does not list its models "
+            f"({type(error).__name__}); check the address and OPENAI_API_KEY"
+        ) from None  # its text may quote the key
 
 
 def _with_api(model: Served) -> Served:

@@ -190,7 +190,10 @@ def test_a_served_model_and_its_adapter_get_the_tables_of_loaded_ones(
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"base_model": "endpoint:gpt-4o"}, "bits: got 4 of a served model; allowed"),
+        (
+            {"base_model": "endpoint:gpt-4o", "bits": 4},
+            "bits: got 4 of a served model; allowed: 16 where",
+        ),
         (
             {"instruction_data": "none-such", "rank": 8},
             "adapters: got .*no adapter_config",
