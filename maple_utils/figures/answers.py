@@ -45,6 +45,8 @@ def gap_to_larger_models(scores: pd.DataFrame, gaps: pd.DataFrame) -> Drawn:
             style.bars(axes, rows, at, "y", color="0.2", ls="")
         axes.axhline(0, **style.ZERO)
         axes.set_xticks(range(len(tasks)), map(name_of, tasks))
+        if len(tasks) > 6:  # their names would run into each other
+            axes.tick_params(axis="x", labelrotation=30)
         axes.grid(visible=False, axis="x")
     return figure, found
 

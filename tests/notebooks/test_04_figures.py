@@ -17,6 +17,7 @@ from tests.notebooks.running import ROOT, run, run_here
 
 BASE = Cell("miniature-llama", "", 0, 4)
 TUNED = Cell("miniature-llama", "bactrian-x-mini", 8, 4)
+SERVED = Cell("gpt-4o", "", 0, 0)  # by an endpoint, which keeps its bits to itself
 PLACES = [("xcopa", "en"), ("xcopa", "sw"), ("xquad", "en"), ("xquad", "hi")]
 
 
@@ -33,7 +34,7 @@ def write_run(runs: Path, cell: Cell, gain: float = 0.0) -> None:
             rows.append({**row, "metric": metric, "value": value, "stderr": 0.01})
     table = pd.DataFrame(rows).assign(**cell.asdict(), n=100, format_failures=0)
     table = table.assign(cut_off=0, shots=0.0, cutter="")
-    name = "base" if cell.is_base else "tuned"
+    name = {BASE: "base", TUNED: "tuned", SERVED: "served"}[cell]
     write_scores(table, runs / name / "scores.parquet")
 
 
@@ -107,6 +108,23 @@ def test_what_of_the_tests_was_in_the_data_stands_beside_the_changes(both):
     assert table["too_short"].fillna(-1).tolist() == [0, 0, 500, -1]
     assert np.allclose(table["change"], 10)
     assert "25.0%" in shown(notebook)
+
+
+def test_a_served_model_is_what_others_are_compared_with(tmp_path):
+    for cell, gain in ((BASE, 0.0), (TUNED, 0.1), (SERVED, 0.25)):
+        write_run(tmp_path / "runs", cell, gain)
+    run_here(
+        "04_figures",
+        {"runs_dir": str(tmp_path / "runs"), "output_dir": str(tmp_path / "figures")},
+    )
+    gaps = pd.read_csv(tmp_path / "figures" / "gap_to_larger_models.csv")
+    means = gaps.groupby("when")["mean"].mean()
+    assert means["before finetuning"] == pytest.approx(25)
+    assert means["after"] == pytest.approx(15)
+    claims = pd.read_csv(tmp_path / "figures" / "tables" / "claims.csv", index_col="id")
+    assert "larger models ahead by 25.0 points" in claims.loc["C6", "why"]
+    table = pd.read_csv(tmp_path / "figures" / "score_by_language.csv")
+    assert set(table["base_model"]) == {"miniature-llama"}
 
 
 def test_a_base_model_and_its_adapter(both):
