@@ -1,9 +1,9 @@
-"""A chat endpoint on loopback: requests and answers go through real sockets."""
+"""An endpoint on loopback: requests and answers go through real sockets."""
 
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -19,16 +19,30 @@ def completion(content: str) -> str:
     return json.dumps({**HEAD, "choices": [choice], "usage": USAGE})
 
 
-@contextmanager
 def serve(
     reply: Callable[[str], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> AbstractContextManager[None]:
+    """Answer each chat's prompt with the status and body of `reply`."""
+    return serve_all(
+        monkeypatch, lambda path, body: reply(body["messages"][0]["content"])
+    )
+
+
+@contextmanager
+def serve_all(
+    monkeypatch: pytest.MonkeyPatch, reply: Callable[[str, dict], tuple[int, str]]
 ) -> Iterator[None]:
-    """Answer each prompt with the status and body of `reply`; set the environment."""
+    """Answer requests by `reply(path, body)`; set the environment."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self._send(*reply(self.path, {}))
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, text = reply(body["messages"][0]["content"])
+            self._send(*reply(self.path, body))
+
+        def _send(self, status: int, text: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()

@@ -5,10 +5,9 @@ It answers as vLLM does. Faults can be ordered: they are what `reply` is wrapped
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +16,7 @@ import torch
 from peft import PeftModel
 
 from maple_utils import models
+from tests.loopback import serve_all
 
 LOADING = threading.Lock()  # two models loaded at once would disturb each other
 Reply = Callable[[str, dict], tuple[int, str]]
@@ -86,30 +86,8 @@ def _logprobs(model, tokenizer, tokens: list[int], kept: int) -> dict:
     return {"tokens": names[-kept:], "token_logprobs": nats[-kept:]}
 
 
-@contextmanager
-def serve(monkeypatch: pytest.MonkeyPatch, reply: Reply = answer) -> Iterator[None]:
+def serve(
+    monkeypatch: pytest.MonkeyPatch, reply: Reply = answer
+) -> AbstractContextManager[None]:
     """Answer on loopback by `reply(path, body)`; set the environment."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self._send(*reply(self.path, {}))
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._send(*reply(self.path, body))
-
-        def _send(self, status: int, text: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
-    yield
-    server.shutdown()
+    return serve_all(monkeypatch, reply)

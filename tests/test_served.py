@@ -18,7 +18,7 @@ from maple_utils.evaluation import Options
 from maple_utils.params import Cell
 from maple_utils.scoring import generate, loglikelihoods
 from maple_utils.synthesis.requests import Cache, Session
-from maple_utils.synthesis.teachers import Price
+from maple_utils.synthesis.teachers import Price, client
 from tests.model_server import answer, loaded, serve
 
 CELL = Cell("miniature-llama", "", 0, 16)
@@ -168,7 +168,7 @@ def test_a_faulty_server_loses_nothing_and_is_asked_nothing_twice(
     faults = Faults()
     with serve(monkeypatch, faults):
         model, count = connect(tmp_path)
-        model = replace(model, timeout=4.0)
+        model = replace(model, asked=client("miniature-llama", timeout=4.0))
         there = evaluation.evaluate(model, count, CELL, "xcopa", "sw", OPTIONS)
         once = faults.answered.copy()
         again, count = connect(tmp_path)

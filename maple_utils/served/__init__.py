@@ -67,7 +67,8 @@ def connect(
     Raises:
         ParameterError: where address, key, name or log-probabilities will not do.
     """
-    listed = _listed(name)
+    asked = client(name, parameter=PARAMETER)
+    listed = _listed(asked)
     lists_all = set(listed.values()) & set(SERVERS)  # others load what they are asked
     for wanted in [name, *(marks or {})]:
         if lists_all and wanted not in listed:
@@ -76,7 +77,7 @@ def connect(
                 f"{', '.join(sorted(listed)[:8])}"
             )
     server = SERVERS.get(listed.get(name, ""), OTHER)
-    model = Served(name, server, session, price, marks or {})
+    model = Served(name, server, session, asked, price, marks or {})
     if server.api == "completions":
         model = _with_api(model)
     if "likelihood" in scorings:
@@ -84,9 +85,8 @@ def connect(
     return model, count_bytes
 
 
-def _listed(name: str) -> dict[str, str]:
+def _listed(asked: openai.OpenAI) -> dict[str, str]:
     """Return who owns each model that the server lists; none where it cannot tell."""
-    asked = client(name, parameter=PARAMETER)
     try:
         return {model.id: model.owned_by for model in asked.models.list()}
     except (openai.InternalServerError, openai.NotFoundError):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import openai
+
 from maple_utils.errors import ParameterError
 from maple_utils.synthesis.requests import Session
 from maple_utils.synthesis.teachers import (
@@ -14,7 +16,7 @@ from maple_utils.synthesis.teachers import (
     Api,
     Price,
     Teacher,
-    endpoint,
+    through,
 )
 
 PARAMETER = "base_model"  # that errors name
@@ -69,9 +71,9 @@ class Served:
     name: str
     server: Server
     session: Session
+    asked: openai.OpenAI
     price: Price = FREE
     marks: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 120.0
 
     def teacher(self, api: str, **fields: Any) -> Teacher:
         """Return who is asked, greedily; what goes into the request keys the cache."""
@@ -79,9 +81,10 @@ class Served:
         sent = dict(fields)
         if api == "chat":
             sent[self.server.limit] = sent.pop("max_tokens")
-        about = (self.name, sent, self.price, self.timeout, APIS[api], PARAMETER)
+        about = (self.name, sent, self.price, APIS[api], PARAMETER)
         mark = {"mark": self.marks[self.name]} if self.name in self.marks else {}
-        return replace(endpoint(*about), decoding={**fields, **mark, "api": api})
+        teacher = through(self.asked, *about)
+        return replace(teacher, decoding={**fields, **mark, "api": api})
 
     def writer(self, max_new_tokens: int, stop: str = "\n") -> Teacher:
         """Return who writes answers."""

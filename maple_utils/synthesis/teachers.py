@@ -152,19 +152,25 @@ COMPLETIONS = Api(
 
 
 def endpoint(
+    model: str, decoding: dict[str, Any], price: Price = FREE, timeout: float = 120.0
+) -> Teacher:
+    """Return a chat model behind any OpenAI-compatible endpoint; see `through`."""
+    return through(client(model, timeout), model, decoding, price)
+
+
+def through(
+    asked: openai.OpenAI,
     model: str,
     decoding: dict[str, Any],
     price: Price = FREE,
-    timeout: float = 120.0,
     api: Api = CHAT,
     parameter: str = "teacher",
 ) -> Teacher:
-    """Return a model behind any OpenAI-compatible endpoint; one prompt a request.
+    """Return a model that a client, as `client` returns it, asks a prompt a request.
 
-    `decoding` goes into each request as it is. Address and key are those of `client`.
-    Errors name the `parameter` by which the model was asked for.
+    `decoding` goes into each request as it is. Errors name the `parameter` by which the
+    model was asked for.
     """
-    asked = client(model, timeout, parameter)
 
     def answer(prompts: list[str]) -> list[Answer]:
         try:
