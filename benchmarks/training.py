@@ -2,18 +2,24 @@
 
     python benchmarks/training.py
     python benchmarks/training.py --hub_root FOLDER --data alpaca-sample --bits 4 16
+    python benchmarks/training.py --base_model FOLDER --dtype auto bfloat16
     python benchmarks/training.py --shape 7b --bits 4 8 16 --rank 8 128  # on a GPU
 
-Useful tokens (no padding) per second of the optimiser's steps, the share of the FLOP/s
-that the device reaches in a plain matrix product, and the peak memory; medians of
-`--repeats` runs, the two sides in turn. On a CPU the peak is the whole process's. TRL's
-defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU. `--shape
-7b` takes random weights in the shape of Llama-2-7B, bfloat16.
+Useful tokens (no padding) per second of the optimiser's steps, and on a CPU per second
+that processors worked, which other programs disturb less; the share of the FLOP/s that
+the device reaches in a plain matrix product; the peak memory; medians of `--repeats`
+runs, the two sides in turn. On a CPU the peak is the whole process's. `roof` is the
+rate if matrix products in the kit's dtype, nothing recomputed, took all of the time.
+TRL's defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU;
+they compute in bfloat16. `--shape 7b` takes random weights in the shape of Llama-2-7B,
+bfloat16.
 """
 
 import argparse
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import product
 from statistics import mean, median
 from types import SimpleNamespace
@@ -23,18 +29,19 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
 )
 from trl import SFTConfig, SFTTrainer
 
-from maple_utils import instructions, miniature, models, training
+from maple_utils import forecast, instructions, miniature, models, training
 from maple_utils.training import meters
 
+KIT = "this kit"
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
 
 
@@ -78,6 +85,7 @@ def sides(plan: training.Plan, rows: int, at_once: int, packing: bool) -> dict:
     """Return the settings of either side; `rows` a step, `at_once` of them a pass."""
     on_cpu = not torch.cuda.is_available()
     kit = {
+        "use_cpu": on_cpu,
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": rows // at_once,
         "padding_free": True,
@@ -88,7 +96,7 @@ def sides(plan: training.Plan, rows: int, at_once: int, packing: bool) -> dict:
         "fp16": plan.dtype == torch.float16,
         "activation_checkpointing": plan.gradient_checkpointing,
     }
-    return {"TRL's defaults": {"use_cpu": on_cpu}, "this kit": kit}
+    return {"TRL's defaults": {"use_cpu": on_cpu}, KIT: kit}
 
 
 def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, float]:
@@ -111,39 +119,57 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         meter = meters.Meter(trainer)
-        trainer.train()
-    return meter.cost(given.base_model, rank, plan.dtype)
+        began = time.process_time()
+        ours = settings.get("padding_free")  # as 02 does, TRL does not
+        with disable_input_dtype_casting(model) if ours else nullcontext():
+            trainer.train()
+        worked = time.process_time() - began
+    cost = meter.cost(given.base_model, rank, plan.dtype)
+    flops = forecast.shape_of(given.base_model).flops(rank, False)
+    roof = meters.matrix_rate(plan.dtype) / flops
+    return cost | {"per_processor_second": meter.read / worked, "roof": roof}
 
 
 def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a row per width, rank and side."""
-    tokenizer = AutoTokenizer.from_pretrained(models.source("miniature-llama"))
+    named = "miniature-llama" if given.shape == "7b" else given.base_model
+    tokenizer = models.load_tokenizer(models.source(named))
+    tokenizer.pad_token = training.pad_token(tokenizer)
     usual = dict.fromkeys(
-        ("dtype", "attn_implementation", "optimizer", "gradient_checkpointing"), "auto"
+        ("attn_implementation", "optimizer", "gradient_checkpointing"), "auto"
     )
     usual |= {"batch_size": BATCH, "micro_batch": 0, "max_length": 1024}
     usual |= {"packing": given.packing, "base_model": given.base_model}
     usual |= {"report_to": "none"}
     for bits, rank in product(given.bits, given.rank):
-        run = SimpleNamespace(**usual, bits=bits, rank=rank)
-        plan = training.plan(run, training.machine())
-        data, mean_length = rows_of(given, tokenizer, plan.max_length)
-        rows = training.rows_per_step(run, plan, mean_length)
-        both = sides(plan, *rows, given.packing)
-        found = {name: [] for name in both}
-        for _ in range(given.repeats):
-            for name, settings in both.items():
-                model = load(given.source, bits, rank, plan)
-                arguments = (tokenizer, plan, settings, given, rank)
-                found[name].append(measure(model, data, *arguments))
-                del model  # before the next one is loaded
-        for name, costs in found.items():
-            keys = ("tokens_per_second", "padding", "flop_utilisation")
-            middle = {key: median(cost[key] for cost in costs) for key in keys}
-            memory = (
-                f"{max(cost['peak_memory_bytes'] for cost in costs) / 2**30:.1f} GiB"
-            )
-            yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": memory}
+        both = {}  # a plan and settings, by side
+        for dtype in given.dtype:
+            run = SimpleNamespace(**usual, bits=bits, rank=rank, dtype=dtype)
+            plan = training.plan(run, training.machine())
+            data, mean_length = rows_of(given, tokenizer, plan.max_length)
+            rows = training.rows_per_step(run, plan, mean_length)
+            for side, settings in sides(plan, *rows, given.packing).items():
+                name = f"{side}, {dtype}" if side == KIT else side
+                both.setdefault(name, (plan, settings))
+        yield from compared(both, data, tokenizer, given, bits, rank)
+
+
+def compared(both, data, tokenizer, given, bits, rank) -> Iterator[dict[str, Any]]:
+    """Yield a row per side, the sides measured in turn."""
+    found = {name: [] for name in both}
+    for _ in range(given.repeats):
+        for name, (plan, settings) in both.items():
+            model = load(given.source, bits, rank, plan)
+            arguments = (tokenizer, plan, settings, given, rank)
+            found[name].append(measure(model, data, *arguments))
+            del model  # before the next one is loaded
+    for name, costs in found.items():
+        keys = ["tokens_per_second", "padding", "flop_utilisation", "roof"]
+        keys += [] if torch.cuda.is_available() else ["per_processor_second"]
+        middle = {key: round(median(cost[key] for cost in costs), 3) for key in keys}
+        most = max(cost["peak_memory_bytes"] for cost in costs)
+        peak = f"{most / 2**30:.1f} GiB"
+        yield {"bits": bits, "rank": rank, "side": name, **middle, "peak": peak}
 
 
 def main() -> None:
@@ -157,10 +183,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=-1, help="-1: one epoch")
     parser.add_argument("--packing", action="store_true", help="rows filled up")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--base_model", default="miniature-llama")
+    about = "of the kit, as in 02; TRL's base has the first"
+    parser.add_argument("--dtype", nargs="+", default=["auto"], help=about)
     parser.add_argument("--shape", choices=["miniature", "7b"], default="miniature")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        given.base_model, given.source = "miniature-llama", ""
+        given.source = ""
         if given.shape == "7b":
             given.base_model, given.source = "llama-2-7b", folder
             with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from maple_utils.errors import ParameterError
+from maple_utils.params import short_name
 
 MINIATURE = Path(__file__).parent / "miniature"
 TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -36,14 +37,16 @@ class Shape:
     layers: int
     hidden: int
     inner: int
+    queries: int  # width of all of them; the hidden size in most models
     kv: int  # width of keys and of values
     vocab: int
+    tied: bool = False  # the output layer is the embeddings
 
     @property
     def matrices(self) -> tuple[tuple[int, int], ...]:
         """Return (in, out) of the seven linear layers of a block."""
-        h, i, kv = self.hidden, self.inner, self.kv
-        return (h, h), (h, kv), (h, kv), (h, h), (h, i), (h, i), (i, h)
+        h, i, kv, q = self.hidden, self.inner, self.kv, self.queries
+        return (h, q), (h, kv), (h, kv), (q, h), (h, i), (h, i), (i, h)
 
     @property
     def linear(self) -> int:
@@ -72,15 +75,17 @@ class Shape:
 
 @cache
 def shape_of(base_model: str) -> Shape:
-    """Return a base model's sizes, from its `config.json` unless it is a 7B model.
+    """Return a base model's sizes, from its `config.json` or the table of shapes.
 
     Raises ParameterError for a model whose `config.json` cannot be had.
     """
-    if base_model in TABLES["shapes"]:
-        return Shape(**TABLES["shapes"][base_model])
-    miniature = MINIATURE / base_model.removeprefix("miniature-") / "config.json"
-    if miniature.is_file():
-        about = json.loads(miniature.read_text(encoding="utf-8"))
+    miniature = MINIATURE / base_model.removeprefix("miniature-")
+    configs = [folder / "config.json" for folder in (Path(base_model), miniature)]
+    if found := next(filter(Path.is_file, configs), None):
+        whole = json.loads(found.read_text(encoding="utf-8"))
+        about = whole.get("text_config", whole)
+    elif known := TABLES["shapes"].get(short_name(base_model)):
+        return Shape(**known)
     else:
         about = _config_of(base_model)
     heads = about["num_attention_heads"]
@@ -91,6 +96,8 @@ def shape_of(base_model: str) -> Shape:
         inner=about["intermediate_size"],
         kv=width * (about.get("num_key_value_heads") or heads),
         vocab=about["vocab_size"],
+        queries=width * heads,
+        tied=about.get("tie_word_embeddings", False),
     )
 
 
@@ -132,9 +139,10 @@ def stored(shape: Shape, bits: int, width: int = 2) -> float:
     """Return the bytes of a base model's weights.
 
     NF4 with double quantisation takes .516 bytes a weight (QLoRA, arXiv 2305.14314).
-    Embeddings and output layer are not quantised.
+    Embeddings and output layer, which may be one, are not quantised.
     """
-    return shape.linear * {4: 0.516, 8: 1.0, 16: width}[bits] + 2 * width * shape.head
+    ends = (1 if shape.tied else 2) * width * shape.head
+    return shape.linear * {4: 0.516, 8: 1.0, 16: width}[bits] + ends
 
 
 def activation_bytes(shape: Shape, load: TrainingLoad) -> float:

@@ -10,7 +10,7 @@ there twice; taken is "sinhalese", from the part that was looked through by hand
 of the macrolanguage where there is one.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,6 +32,7 @@ class Language:
     joshi: int
     flores: str
     iso3: str
+    miniature: float  # share of what the miniature base models read, in %
 
     @property
     def base(self) -> str:
@@ -48,6 +49,28 @@ LANGUAGES = {
 def resource_level(code: str) -> str:
     """Return "low" (Joshi class 0-2), "mid" (3) or "high" (4-5); the split is ours."""
     return ("low", "low", "low", "mid", "high", "high")[LANGUAGES[code].joshi]
+
+
+def miniature_level(code: str) -> str:
+    """Return the level of what the miniature's base models read of a language.
+
+    "high" is 2 % of their texts or more, "mid" 1 % or more, "low" any less.
+    """
+    share = LANGUAGES[LANGUAGES[code].base].miniature
+    return "high" if share >= 2 else "mid" if share >= 1 else "low"
+
+
+def levels_among(base_models: Iterable[str]) -> Callable[[str], str]:
+    """Return how languages are sorted into levels where these models were run.
+
+    The miniature's own reading says it for the miniature, Joshi's classes for others.
+    """
+    return miniature_level if is_miniature(base_models) else resource_level
+
+
+def is_miniature(base_models: Iterable[str]) -> bool:
+    """Say whether any base model is one of the offline world's, by its name."""
+    return any(name.startswith("miniature-") for name in base_models)
 
 
 def check_languages(

@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 from maple_utils import files
 from maple_utils.claims.contrasts import WHERE, score_changes
 from maple_utils.figures import style
+from maple_utils.languages import is_miniature
 from maple_utils.params import CELL
 
 
@@ -25,9 +26,10 @@ def by_task(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         and (language, "reach"), half of the 95 % interval over examples; languages go
         from low to high resources, and the last one is the mean over languages.
     """
-    for task, part in scores.sort_values(CELL).groupby("task"):
+    runs = scores[CELL].drop_duplicates()
+    runs["run"] = [style.cell_label(run) for _, run in runs.iterrows()]
+    for task, part in scores.sort_values(CELL).merge(runs).groupby("task"):
         part = part.assign(
-            run=part.apply(style.cell_label, axis=1),
             value=100 * part["value"],
             reach=196 * part["stderr"],
         )
@@ -37,7 +39,7 @@ def by_task(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         wide["mean", "value"] = wide.xs("value", axis=1, level=1).mean(
             axis=1, skipna=False
         )
-        order = product(style.by_resource(part["language"]), ("value", "reach"))
+        order = product(style.by_resource(part), ("value", "reach"))
         yield task, wide[[*order, ("mean", "value")]]
 
 
@@ -63,7 +65,7 @@ def save(scores: pd.DataFrame, folder: Path) -> list[Path]:
 
     The LaTeX needs the packages adjustbox, booktabs and rotating.
     """
-    note = " (miniature)" if style.is_miniature(scores) else ""
+    note = " (miniature)" if is_miniature(scores["base_model"]) else ""
     written = []
     for task, wide in by_task(scores):
         metric = style.METRICS[scores.loc[scores["task"] == task, "metric"].iloc[0]]

@@ -83,7 +83,7 @@ train_limit: 4
 test_limit: 4
 heldout: 1
 max_steps: 2
-languages: [es, fr]
+languages: [es, ru]
 tasks: [belebele]
 shots: 0
 GRID

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from maple_utils.claims import effects
+from maple_utils.claims.__main__ import sentences
 from maple_utils.claims.contrasts import primary_scores
 from maple_utils.languages import LANGUAGES
 from maple_utils.params import CELL
@@ -132,3 +133,22 @@ def test_unsure_means_are_drawn_further_towards_the_others() -> None:
     assert found["p_holm"].min() == pytest.approx(p.min() * 4, rel=1e-4)
     alone = effects.shrunk(table.iloc[:1])
     assert alone["shrunk"].tolist() == [9.0]
+
+
+def test_two_sentences_say_who_gained_and_what_rank_did() -> None:
+    table = scores({"en": -2.0, "de": 0.0, "sw": 3.0, "yo": 5.0})
+    table.loc[table["rank"].eq(16), "value"] += 0.01
+    gained, by_rank = sentences(table)
+    runs = table[table["rank"] > 0].groupby(CELL).ngroups
+    assert gained.startswith(f"Finetuning ({runs} adapters) changed, in points: low-")
+    assert "low-resource +4.5 (" in gained
+    assert "high-resource +0.5" in gained
+    assert "English -1.5" in gained
+    assert by_rank == (  # one run, so there is no interval
+        "With 16 instead of 8 (rank): "
+        "low-resource +1.0, high-resource +1.0, English +1.0."
+    )
+    assert sentences(table[table["rank"].ne(16)])[1:] == []
+    assert sentences(table[table["rank"].gt(0)]) == [
+        "No finetuned run stands beside its base model at the same bits."
+    ]

@@ -4,10 +4,14 @@ The images to compare with are in tests/figures; `python -m tests.test_figures` 
 them again.
 """
 
+import pickle
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +22,7 @@ import pytest
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
-from maple_utils import claims, figures, tables
+from maple_utils import claims, figures, printing, tables
 from maple_utils.claims import larger
 from maple_utils.claims.contrasts import primary_scores, score_changes
 from maple_utils.claims.effects import adjusted_for_task, seen_groups
@@ -299,6 +303,26 @@ def test_files_are_the_same_when_made_again(table, tmp_path):
     for file in files:
         one, two = ((tmp_path / which / file).read_bytes() for which in ("one", "two"))
         assert one == two, file
+
+
+def test_another_process_writes_the_same_bytes_or_says_why_not(table, tmp_path):
+    name, no_folder = "change_by_run", tmp_path / "file"
+    no_folder.write_text("")
+    figures.save(draw(name, table)[0], tmp_path / "here", name, pd.DataFrame())
+    with ProcessPoolExecutor(1, get_context("spawn")) as beside:
+        figure, beneath = draw(name, table)
+        figures.save(figure, tmp_path, name, beneath, beside).result()
+        about = (pickle.dumps(figure), STYLE, no_folder, name, "svg")
+        with pytest.raises(FileExistsError):
+            beside.submit(printing.write_pickled, *about).result()
+    for ending in ("png", "svg", "pdf"):
+        file = f"{name}.{ending}"
+        # Ids of clip paths and markers differ now and then; what they name may not.
+        there, here = (
+            re.sub(rb"\b[mp][0-9a-f]{10}\b", b"id", (folder / file).read_bytes())
+            for folder in (tmp_path, tmp_path / "here")
+        )
+        assert there.splitlines() == here.splitlines(), ending
 
 
 def test_text_stays_text(table, tmp_path):

@@ -80,8 +80,8 @@ def test_a_folder_that_changed_gives_its_new_rows(tmp_path):
     ("name", "languages", "line"),
     [
         ("nowhere", [], "instruction_data: got 'nowhere'; allowed: a folder"),
-        ("bactrian-x-mini", ["th"], "languages: got th; allowed with instruction_data"),
-        ("multialpaca-mini", ["sw"], "languages: got sw"),
+        ("bactrian-x-mini", ["yo"], "languages: got yo; allowed with instruction_data"),
+        ("multialpaca-mini", ["de"], "languages: got de"),
     ],
 )
 def test_what_is_not_there_is_one_line(name, languages, line):

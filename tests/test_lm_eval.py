@@ -3,6 +3,7 @@
 # ruff: noqa: E402 (the imports that follow need lm_eval)
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def tasks(tmp_path_factory) -> Path:
     data = {
         "choice": rows("xcopa", "sw"),
         "rolling": texts,  # the last is longer than the model's positions
-        "writing": rows("xquad", "en")[:24],
+        "writing": rows("xquad", "es")[:24],
     }
     for name, examples in data.items():
         files = {"shots": examples[:3], "test": examples[3:]}
@@ -168,9 +169,13 @@ def test_perplexity_is_the_same(found, expected):
         # The last text has 12,000 nats, which lm-eval adds up in float32.
         assert score == pytest.approx(plain, abs=1e-3, rel=1e-6)
     metrics = expected["results"]["maple_rolling"]
-    for metric in ("word_perplexity,none", "bits_per_byte,none"):
-        value = found["results"]["maple_rolling"][metric]
-        assert value == pytest.approx(metrics[metric], rel=1e-6)
+    ours = found["results"]["maple_rolling"]
+    assert ours["bits_per_byte,none"] == pytest.approx(
+        metrics["bits_per_byte,none"], rel=1e-6
+    )
+    # A perplexity is e to the nats per word, and these are what is as exact as that.
+    nats, plain = (math.log(each["word_perplexity,none"]) for each in (ours, metrics))
+    assert nats == pytest.approx(plain, rel=1e-6)
 
 
 def test_texts_are_the_same(found, expected):
@@ -232,13 +237,18 @@ def test_long_texts_lose_their_beginning_as_in_hflm(caplog):
 
 
 def test_any_of_several_stops_ends_a_text(ours, theirs):
-    whole = written(theirs, PROMPTS, until=[], max_gen_toks=16)
+    articles = ["Kenya: sun - Kenya: bone", "Peru: owl - Peru: pie", "Mali: brain"]
+    prompts = [f"Text: - {article}\nSummary:" for article in articles]
+    whole = written(theirs, prompts, until=[], max_gen_toks=16)
     stops = [whole[0][3:5], whole[1][4:6], "</s>"]
     for until in (stops, stops[::-1], stops[0], []):
         settings = {"until": until, "max_gen_toks": 16}
-        texts = [written(theirs, [prompt], **settings)[0] for prompt in PROMPTS]
-        assert written(ours, PROMPTS, **settings) == texts
-    assert written(ours, PROMPTS[:1], until=stops, max_gen_toks=16) == [whole[0][:3]]
+        texts = [written(theirs, [prompt], **settings)[0] for prompt in prompts]
+        assert written(ours, prompts, **settings) == texts
+    ended = min(at for stop in stops if (at := whole[0].find(stop)) >= 0)
+    assert ended <= 3
+    cut = written(ours, prompts[:1], until=stops, max_gen_toks=16)
+    assert cut == [whole[0][:ended]]
 
 
 def test_nothing_is_written_after_the_first_stop(ours, theirs):
@@ -310,7 +320,7 @@ def test_a_model_that_the_engine_gets_wrong_is_left_to_hflm(ours, theirs, caplog
 
 @pytest.mark.parametrize(
     ("task", "entry", "passes"),
-    [("choice", "score_paths", 12), ("writing", "grow_paths", 40)],
+    [("choice", "score_paths", 5), ("writing", "grow_paths", 40)],
 )
 def test_a_killed_run_asks_nothing_twice(
     task, entry, passes, tasks, tmp_path, expected, monkeypatch

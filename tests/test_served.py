@@ -186,12 +186,12 @@ def test_a_budget_ends_the_run_in_one_line_and_keeps_what_was_answered(
     monkeypatch, tmp_path
 ):
     with serve(monkeypatch):
-        model, count = connect(tmp_path, budget_tokens=2000, tries=1, concurrency=1)
-        with pytest.raises(ParameterError, match="budget_tokens 2,000") as error:
+        model, count = connect(tmp_path, budget_tokens=900, tries=1, concurrency=1)
+        with pytest.raises(ParameterError, match="budget_tokens 900") as error:
             evaluation.evaluate(model, count, CELL, "xcopa", "sw", OPTIONS)
         assert "\n" not in str(error.value)
         spent = model.session.prompt_tokens + model.session.completion_tokens
-        assert 0 < spent <= 2000
+        assert 0 < spent <= 900
         more, count = connect(tmp_path)
         evaluation.evaluate(more, count, CELL, "xcopa", "sw", OPTIONS)
     assert 0 < more.session.asked < 24

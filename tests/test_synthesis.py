@@ -305,7 +305,7 @@ def job(start, languages, teacher, translator, mine: Session) -> Job:
 def test_bactrian_x_leaves_code_out_and_keeps_ids_parallel(tmp_path):
     code = {"id": "c", "instruction": "Write a Python function.", "input": ""}
     start = seeds.checked([*miniature.seeds()[:30], code])
-    languages, mine = ["en", "sw", "ta"], session(tmp_path)
+    languages, mine = ["en", "sw", "el"], session(tmp_path)
     marked = seeds.choose(BactrianX().mark(start), languages, 0)
     made = BactrianX().make(job(marked, languages, "miniature", "miniature", mine))
     assert not made.missing

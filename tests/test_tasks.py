@@ -48,10 +48,10 @@ def squad(number: int, answers: dict = SQUAD) -> dict:
     return {"id": f"q{number}"} | text | {"answers": answers}
 
 
-def test_the_table_has_eleven_tasks_in_known_languages():
+def test_the_table_has_the_papers_tasks_in_known_languages():
     assert PAPER_TASKS == ("xcopa", "belebele", "xquad", "mlqa", "indicqa", "xlsum")
     others = ("xnli", "xstorycloze", "pawsx", "tydiqa", "words")
-    assert tuple(TASKS) == (*PAPER_TASKS, *others)
+    assert tuple(TASKS)[:11] == (*PAPER_TASKS, *others)
     for task in TASKS.values():
         assert set(task.languages) <= set(LANGUAGES)
         for language in task.languages:

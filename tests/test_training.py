@@ -159,7 +159,7 @@ def test_activations_are_forecast_with_what_dropout_keeps():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(torch.ones(1, 200, dtype=torch.long)).last_hidden_state
     assert output.requires_grad
-    shape = forecast.Shape(layers=3, hidden=256, inner=704, kv=128, vocab=50)
+    shape = forecast.Shape(3, hidden=256, inner=704, queries=256, kv=128, vocab=50)
     load = forecast.TrainingLoad(16, 2, 1, 200, False, width=4, on_cpu=True)
     assert forecast.activation_bytes(shape, load) == pytest.approx(
         sum(saved.values()), rel=0.1

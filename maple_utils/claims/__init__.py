@@ -30,7 +30,7 @@ from maple_utils.claims.larger import (
     gap_to_larger,
     reference_results,
 )
-from maple_utils.languages import check_languages, resource_level
+from maple_utils.languages import check_languages, levels_among
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def gather(
     predictions: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
     training: pd.DataFrame | None = None,
-    level: Callable[[str], str] = resource_level,
+    level: Callable[[str], str] | None = None,
     margin: float = MARGIN,
 ) -> Evidence:
     """Return what the claims need from the tidy tables.
@@ -81,7 +81,8 @@ def gather(
         predictions: the tidy predictions, for paired errors and the bootstrap.
         reference: what `reference_results` returns; None: its sheet.
         training: what `results.training_records` returns, for what was trained on.
-        level: "low", "mid" or "high" for a language code.
+        level: "low", "mid" or "high" for a language code; None: by the base models, as
+            `languages.levels_among`.
         margin: points that make no difference: see `evidence.MARGIN`.
 
     Raises:
@@ -99,6 +100,7 @@ def gather(
         for table in (scores, beside)
     )
     changes, gaps = score_changes(scores, answers), gap_to_larger(beside, shared)
+    level = level or levels_among(scores["base_model"])
     about = (reference, beside, gaps, level, answers, training, margin)
     return Evidence(scores, changes, *about)
 

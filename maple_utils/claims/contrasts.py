@@ -255,7 +255,7 @@ def intervals(
         cluster), languages and tasks (how many) and n (rows).
     """
     rows = []
-    for names, part in table.groupby(keys):
+    for names, part in table.groupby(keys, observed=True):
         mean, reach = part[column].mean(), np.nan
         with suppress(NotTestable):
             found = clustered_mean(part[column], *(part[name] for name in clusters))

@@ -3,7 +3,7 @@
 All of them start from scores and return tidy tables; changes are in points.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from maple_utils.claims.contrasts import (
     score_changes,
     split,
 )
-from maple_utils.languages import LANGUAGES, check_languages, resource_level
+from maple_utils.languages import LANGUAGES, check_languages, levels_among
 from maple_utils.params import CELL
 
 
@@ -112,10 +112,14 @@ def mean_changes(scores: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     return intervals(table, ["group"], "change", "language", "cell")
 
 
-def language_groups(by: str) -> pd.DataFrame:
-    """Return each language with its "script", "family" or resource "level" as group."""
+def language_groups(by: str, base_models: Iterable[str] = ()) -> pd.DataFrame:
+    """Return each language with its "script", "family" or resource "level" as group.
+
+    Levels are those of `languages.levels_among` these base models.
+    """
+    level = levels_among(base_models)
     groups = [
-        resource_level(code) if by == "level" else getattr(language, by)
+        level(code) if by == "level" else getattr(language, by)
         for code, language in LANGUAGES.items()
     ]
     return pd.DataFrame({"language": list(LANGUAGES), "group": groups})

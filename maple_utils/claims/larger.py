@@ -22,7 +22,9 @@ from maple_utils.claims.contrasts import (
     split,
 )
 from maple_utils.params import CELL
+from maple_utils.results import shipped
 
+LARGER = "miniature-larger"  # pretrained with the others, but too large to ship
 _SHEET = Path(__file__).parents[1] / "data" / "reference_results.csv"
 _SAME = [*WHERE, "metric", "scoring"]
 
@@ -44,8 +46,9 @@ def reference_results(larger: pd.DataFrame, miniature: bool = False) -> pd.DataF
 
     Args:
         larger: the scores of larger models that `apart` found, if any.
-        miniature: without any there is nothing to compare with, for the sheet, which
-            data/reference_results.md describes, is of real tests.
+        miniature: without any it is the miniature's own larger model that counts, from
+            the grid that ships: the sheet, which data/reference_results.md describes,
+            is of real tests.
 
     Returns:
         Columns model, larger (than the models finetuned), task, language, metric,
@@ -53,11 +56,10 @@ def reference_results(larger: pd.DataFrame, miniature: bool = False) -> pd.DataF
         for 0), and failure ("" or why the score is left out); of own runs, also those
         of their scores.
     """
-    if larger.empty:
+    if larger.empty and not miniature:
         sheet = pd.read_csv(_SHEET, keep_default_na=False)
-        sheet = sheet.assign(scoring="generate", stderr=0.0)
-        return sheet.iloc[:0] if miniature else sheet
-    own = primary_scores(larger)
+        return sheet.assign(scoring="generate", stderr=0.0)
+    own = primary_scores(apart(shipped(), [LARGER])[1] if larger.empty else larger)
     return own.assign(model=own["base_model"], larger=True, failure="")
 
 

@@ -70,5 +70,8 @@ def language_ratio(slopes: pd.DataFrame, design: np.ndarray) -> float:
     with warnings.catch_warnings():
         # A variance of zero is an answer here, not a failure to converge.
         warnings.simplefilter("ignore")
-        fit = MixedLM(slopes["slope"], design, slopes["language"]).fit()
-    return float(np.asarray(fit.cov_re)[0, 0] / fit.scale)
+        # Without gradients: with them, searches end early where the variance is small.
+        model = MixedLM(slopes["slope"], design, slopes["language"])
+        fit = model.fit(method="powell")
+    # Beyond a hundred million the weights stay the same, and lose their digits.
+    return min(float(np.asarray(fit.cov_re)[0, 0] / fit.scale), 1e8)

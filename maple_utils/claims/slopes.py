@@ -200,8 +200,8 @@ def _per_score(
 ) -> pd.Series:
     """Name the weights: rows are the runs group by group, columns the places."""
     ordered = runs.iloc[np.concatenate(list(groups.values()))]
-    table = pd.DataFrame(weights, pd.MultiIndex.from_frame(ordered), places)
-    return table.stack(WHERE, future_stack=True).rename("weight")
+    each = ordered.merge(places.to_frame(index=False), how="cross")
+    return pd.Series(weights.ravel(), pd.MultiIndex.from_frame(each), name="weight")
 
 
 def influence(estimate: Estimate) -> pd.DataFrame:

@@ -23,8 +23,9 @@ from maple_utils.figures.deltas import (
     form_or_task,
 )
 from maple_utils.figures.scores import score_by_bits, score_by_language, score_by_rank
-from maple_utils.figures.style import NotDrawable, is_miniature, save
+from maple_utils.figures.style import NotDrawable, save
 from maple_utils.figures.yardstick import language_consistency, shots_by_language
+from maple_utils.languages import is_miniature
 
 __all__ = [
     "NotDrawable",

@@ -13,7 +13,7 @@ from maple_utils.claims.effects import pareto, tokens_and_gain
 from maple_utils.figures import style
 from maple_utils.figures.deltas import changed, paired_intervals
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
-from maple_utils.languages import resource_level
+from maple_utils.languages import levels_among
 
 
 @drawing
@@ -109,7 +109,7 @@ def change_by_tokens(scores: pd.DataFrame, training: pd.DataFrame) -> Drawn:
     table = tokens_and_gain(scores, training)
     if table.empty:
         raise NotDrawable("not three languages finetuned, with a train.json")
-    table["resource"] = table["language"].map(resource_level)
+    table["resource"] = table["language"].map(levels_among(table["base_model"]))
     figure, panels = style.panels(table, 2.5, ylabel=style.GAINED)
     for axes, part in panels:
         axes.margins(x=0.14)

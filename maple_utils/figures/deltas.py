@@ -19,7 +19,7 @@ from maple_utils.claims.evidence import SIGNIFICANCE
 from maple_utils.figures import style
 from maple_utils.figures.scores import before_and_after
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
-from maple_utils.languages import resource_level
+from maple_utils.languages import levels_among
 
 
 def changed(scores: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +31,9 @@ def changed(scores: pd.DataFrame) -> pd.DataFrame:
     table = score_changes(scores)
     if table.empty:
         raise NotDrawable("no finetuned run with its base model at the same bits")
-    return table.assign(resource=table["language"].map(resource_level))
+    return table.assign(
+        resource=table["language"].map(levels_among(table["base_model"]))
+    )
 
 
 def paired_intervals(
@@ -68,7 +70,7 @@ def change_by_language(scores: pd.DataFrame) -> Drawn:
     found = changed(scores)
     found["change"] = adjusted_for_task(found, "change")
     found = shrunk(intervals(found, keys, "change", "cell", errors="change_stderr"))
-    codes = style.by_resource(found["language"])[::-1]
+    codes = style.by_resource(found)[::-1]
     figure, panels = style.panels(found, 0.9 + 0.12 * len(codes), sharex=True)
     for axes, part in panels:
         axes.axvline(0, **style.ZERO)
@@ -95,15 +97,16 @@ def change_by_run(scores: pd.DataFrame) -> Drawn:
     found = changed(scores)
     found["change"] = adjusted_for_task(found, "change")
     found = found.groupby([*keys, "language"], as_index=False)["change"].mean()
-    codes = style.by_resource(found["language"])
+    codes = style.by_resource(found)
     wide = found.pivot(index="language", columns=keys, values="change").reindex(codes)
     runs = wide.columns.to_frame()["base_model"].value_counts()
     width = min(style.TWO_COLUMNS, max(style.ONE_COLUMN, 1.8 + 0.15 * runs.max()))
     height = len(runs) * (0.85 + len(codes) * (0.095 if len(codes) > 20 else 0.14))
     figure, axes = style.grid(len(runs), 1, height, width)
     reach = max(found["change"].abs().max(), 0.1)
+    levels = pd.Series(map(levels_among(found["base_model"]), codes))
     for place, base in zip(axes.flat, sorted(runs.index), strict=True):
-        _heatmap(place, wide[base], reach)
+        _heatmap(place, wide[base], levels, reach)
         place.set_title(name_of(base))
     bar = figure.colorbar(
         axes[0, 0].collections[0],
@@ -117,13 +120,12 @@ def change_by_run(scores: pd.DataFrame) -> Drawn:
     return figure, found
 
 
-def _heatmap(axes: Axes, wide: pd.DataFrame, reach: float) -> None:
+def _heatmap(axes: Axes, wide: pd.DataFrame, levels: pd.Series, reach: float) -> None:
     axes.pcolormesh(wide, cmap="PuOr", vmin=-reach, vmax=reach)
     axes.invert_yaxis()
     sns.despine(ax=axes, left=True, bottom=True)
     row, column = np.nonzero(wide.to_numpy() < 0)
     axes.plot(column + 0.5, row + 0.5, "k.", markersize=1, mew=0)
-    levels = pd.Series(map(resource_level, wide.index))
     for place in levels.index[levels != levels.shift()][1:]:
         axes.axhline(place, color="white", lw=2.5)
     names = map(style.language_name, wide.index)
@@ -186,7 +188,8 @@ def change_by_group(scores: pd.DataFrame, seen: pd.DataFrame) -> Drawn:
         seen: what `claims.effects.seen_groups` returns; empty where it is not known.
     """
     changed(scores)
-    groupings = {name: language_groups(name) for name in ("level", "script", "family")}
+    by = ("level", "script", "family")
+    groupings = {name: language_groups(name, scores["base_model"]) for name in by}
     groupings |= {"data": seen} if len(seen) else {}
     tables = [
         mean_changes(scores, groups).assign(grouping=name)

@@ -7,7 +7,7 @@ from maple_utils.claims.contrasts import WHERE, intervals, split, without_holes
 from maple_utils.claims.effects import adjusted_for_task
 from maple_utils.figures import style
 from maple_utils.figures.style import Drawn, NotDrawable, drawing, name_of
-from maple_utils.languages import resource_level
+from maple_utils.languages import levels_among
 from maple_utils.params import CELL
 
 
@@ -53,7 +53,7 @@ def before_and_after(scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _languages_of(axes: Axes, table: pd.DataFrame, bases: list[str]) -> None:
-    codes = style.by_resource(table["language"])[::-1]
+    codes = style.by_resource(table)[::-1]
     style.dumbbells(axes, table, table["language"].map(codes.index), bases)
     style.label_rows(axes, map(style.language_name, codes), 5.5)
     metric = style.METRICS[table["metric"].iloc[0]]
@@ -127,7 +127,7 @@ def _like_with_like(runs: pd.DataFrame, axis: str) -> pd.DataFrame:
 def _means(scores: pd.DataFrame, axis: str) -> pd.DataFrame:
     table = scores.assign(
         points=100 * scores["value"],
-        resource=scores["language"].map(resource_level),
+        resource=scores["language"].map(levels_among(scores["base_model"])),
         finetuned=scores["rank"] > 0,
         cell=scores.groupby(CELL).ngroup(),
     )

@@ -4,7 +4,9 @@ Widths are those of an ACL page. Colours are from palettes that colour-blind rea
 tell apart; markers and dashes say the same in grey.
 """
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maple_utils import files
-from maple_utils.languages import LANGUAGES, check_languages, resource_level
+from maple_utils import files, printing
+from maple_utils.languages import LANGUAGES, check_languages, is_miniature, levels_among
 
 ONE_COLUMN, TWO_COLUMNS = 3.03, 6.3  # inches
 STYLE = {
@@ -102,11 +101,11 @@ def cell_label(run: pd.Series) -> str:
     return ", ".join(words + ([f"seed {run['seed']}"] if run["seed"] else []))
 
 
-def by_resource(codes: pd.Series) -> list[str]:
-    """Return the codes, each once, from low to high resources, then by name."""
-    order = list(LEVELS)
+def by_resource(table: pd.DataFrame) -> list[str]:
+    """Return a table's languages, each once, from low to high level, then by name."""
+    order, level = list(LEVELS), levels_among(table["base_model"])
     return sorted(
-        set(codes), key=lambda c: (order.index(resource_level(c)), language_name(c))
+        set(table["language"]), key=lambda c: (order.index(level(c)), language_name(c))
     )
 
 
@@ -238,40 +237,43 @@ def bars(
         axes.errorbar(at, table["mean"], yerr=reach, **settings)
 
 
-def is_miniature(scores: pd.DataFrame) -> bool:
-    """Say whether any score is of a base model of the offline world."""
-    return bool(scores["base_model"].str.startswith("miniature").any())
-
-
 def sign(figure: Figure, scores: pd.DataFrame) -> None:
     """Write "miniature" into the corner of a figure where its scores are."""
-    if is_miniature(scores):
+    if is_miniature(scores["base_model"]):
         text: dict[str, Any] = {"size": 6, "style": "italic", "color": "0.35"}
         figure.suptitle("miniature", x=0.995, ha="right", **text)
 
 
-def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
+def save(
+    figure: Figure,
+    folder: Path,
+    name: str,
+    table: pd.DataFrame,
+    beside: Executor | None = None,
+) -> Future | None:
     """Write folder/name.png, .svg and .pdf, and beneath them the table as .csv.
 
-    Made again from the same table, the files are the same byte for byte. The canvas
-    prints, since `savefig` would draw each file twice.
+    Made again from the same table, the files are the same byte for byte. Where there
+    is a process `beside`, it writes the SVG and the PDF meanwhile; the `result` of what
+    is returned then waits for them, and raises what went wrong there.
     """
-    forms: dict[str, tuple[Any, str]] = {
-        "png": (FigureCanvasAgg, "Software"),
-        "svg": (FigureCanvasSVG, "Date"),
-        "pdf": (FigureCanvasPdf, "CreationDate"),
-    }
-    canvas, dpi = figure.canvas, figure.dpi
+    canvas, dpi, about = figure.canvas, figure.dpi, (STYLE, folder, name)
     with plt.rc_context(STYLE):
         if layout := figure.get_layout_engine():  # made once for all three
             layout.execute(figure)
             figure.set_layout_engine("none")
-        for ending, (form, undated) in forms.items():
-            figure.set_dpi(STYLE["savefig.dpi"])
-            with files.atomic(Path(folder) / f"{name}.{ending}") as draft:
-                write = getattr(form(figure), f"print_{ending}")
-                write(draft, metadata={undated: None})
+            for axes in figure.axes:  # their last digits hang on memory addresses
+                place = np.round(axes.get_position(original=True).bounds, 6)
+                axes.set_position(place, which="original")
+    printing.write(figure, *about, "png")
+    later = None
+    if beside:  # pickled here, since the figure may change meanwhile
+        pickled = pickle.dumps(figure)
+        later = beside.submit(printing.write_pickled, pickled, *about, "svg", "pdf")
+    else:
+        printing.write(figure, *about, "svg", "pdf")
     figure.set_canvas(canvas)
     figure.set_dpi(dpi)
     with files.atomic(Path(folder) / f"{name}.csv") as draft:
         table.to_csv(draft, index=False, float_format="%.6g")
+    return later

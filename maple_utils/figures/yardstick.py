@@ -27,7 +27,7 @@ def language_consistency(all_scores: pd.DataFrame) -> Drawn:
         raise NotDrawable("no written answers whose language can be told")
     table = before_and_after(told, ["base_model", "language"])
     bases = sorted(set(table["base_model"]))
-    codes = style.by_resource(table["language"])[::-1]
+    codes = style.by_resource(table)[::-1]
     figure, axes = style.grid(1, 1, 1.1 + 0.14 * len(codes))
     place = axes[0, 0]
     style.dumbbells(place, table, table["language"].map(codes.index), bases)
@@ -50,7 +50,7 @@ def shots_by_language(all_scores: pd.DataFrame) -> Drawn:
     table = shown.groupby(["task", "language"], as_index=False)["shots"].mean()
     if not (table["shots"] > 0).any():
         raise NotDrawable("no run had examples before its questions")
-    codes = style.by_resource(table["language"])
+    codes = style.by_resource(shown)
     named = table.assign(
         language=table["language"].map(style.language_name),
         task=table["task"].map(style.name_of),

@@ -2,12 +2,15 @@
 
 How much a cell reads and writes follows from the tables of tasks, of published and of
 the miniature's data; in how much memory, from `forecast`; how long that takes, from the
-devices in `forecast.yaml`. Reading a token takes 2 FLOPs per weight. Quantised weights
+devices in `forecast.yaml`. Reading a token takes 2 FLOPs per weight of the blocks, and
+as many per weight of the output layer where its logits are asked for. Quantised weights
 are unpacked once per pass; each step of generation reads all weights once.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,21 +27,23 @@ from maple_utils.forecast import (
     training_bytes,
 )
 from maple_utils.instructions.published import PUBLISHED
+from maple_utils.languages import LANGUAGES
 from maple_utils.miniature.hub import DATASETS, INSTRUCTION_SETS
-from maple_utils.params import NOTEBOOKS, Cell
+from maple_utils.params import NOTEBOOKS, Cell, short_name
 from maple_utils.tasks import TASKS, select
 
 WRITTEN = 0.4  # of the tokens that an answer may have; about as in the miniature
 OWN_ROWS = 10_000  # in each language of data of one's own; assumed
 OWN_TOKENS = 450  # of a row of them; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages
-MINIATURE_TOKENS = 85  # of a mean question there, by its tokenizers
+MINIATURE_TOKENS = 72  # of a mean question there, by its tokenizers
 # Weights unpacked from 4 bits: steps of Q-LoRA on an A100 in Qwen's README take about
 # 0.2 s longer than LoRA's, in three passes over 6.5e9 weights, which is 1e11 weights/s,
 # or 20 bytes of the device's bandwidth per weight. Those weights were GPTQ's, and NF4
 # may be unpacked faster: LLaMA-Factory's table shows no such cost. 8 bits: as 4.
 UNPACK = 20  # bytes of bandwidth per weight and pass
 TOGETHER = 16  # answers that are written at a time; assumed
+SCORED = 10  # tokens of a question's options, each of which needs its logits; assumed
 DISK = 1e9  # bytes/s at which weights are loaded; assumed
 
 
@@ -60,10 +65,10 @@ class Device:
         """Return the bytes of GPU memory: 0 on a CPU."""
         return 0 if self.name == "cpu" else self.memory
 
-    def reading(self, shape: Shape, rank: int, bits: int, tokens: float) -> float:
-        """Return the seconds of reading so many tokens; rank 0: without adapter."""
-        weights = shape.linear + shape.head + shape.adapter(rank)
-        return 2 * weights * tokens / self.read[bits]
+    def reading(self, shape: Shape, cell: Cell, tokens: float, logits: float) -> float:
+        """Return the seconds of reading `tokens`, of which so many need `logits`."""
+        blocks = shape.linear + shape.adapter(cell.rank)
+        return 2 * (blocks * tokens + shape.head * logits) / self.read[cell.bits]
 
     def starting(self, shape: Shape) -> float:
         """Return the seconds of a notebook before its work."""
@@ -82,13 +87,15 @@ def instruction_rows(run: dict[str, Any]) -> list[int]:
         made = INSTRUCTION_SETS[name]
         rows = dict.fromkeys(made.configs, made.splits["train"])
     else:
-        return [OWN_ROWS] * (len(wanted) or 10)
+        own = [code for code in LANGUAGES if Path(name, code).is_dir()]  # as 01 writes
+        return [OWN_ROWS] * (len(wanted) or len(own) or 10)
     return [rows[language] for language in wanted or rows if language in rows]
 
 
 def places(run: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
     """Yield each task and language that 03's parameters ask, with its questions."""
-    for name, language in select(run["tasks"], run["languages"]):
+    asked = tuple(run["tasks"]), tuple(run["languages"])
+    for name, language in _selected(*asked, run["hub_root"]):
         source = TASKS[name].source_of(language)
         rows = source.published(language) or ROWS
         if run["hub_root"] == "miniature":
@@ -98,6 +105,14 @@ def places(run: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
                 continue
             rows = mirrored.splits[source.test]
         yield name, language, min(rows, run["test_limit"] or rows)
+
+
+@cache
+def _selected(
+    tasks: tuple[str, ...], languages: tuple[str, ...], hub_root: str
+) -> list[tuple[str, str]]:
+    """Return what 03 asks; of a mirror that is here, only what it holds."""
+    return select(tasks, languages, hub_root if Path(hub_root).is_dir() else "")
 
 
 def questions(run: dict[str, Any]) -> Iterator[tuple[int, float, float]]:
@@ -143,7 +158,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
         return 0
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
     shape, rows = shape_of(cell.base_model), instruction_rows(run)
-    length = TABLES["pair_tokens"].get(cell.instruction_data, OWN_TOKENS)
+    length = TABLES["pair_tokens"].get(short_name(cell.instruction_data), OWN_TOKENS)
     steps = training_steps(run)
     tokens = steps * run["batch_size"] * length
     load = planned_load(run, device)
@@ -155,7 +170,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     return (
         device.starting(shape)
         + tokens * token_seconds(shape, load, device, at_once, span)
-        + device.reading(shape, cell.rank, cell.bits, heldout)
+        + device.reading(shape, cell, heldout, heldout)
     )
 
 
@@ -183,12 +198,12 @@ def evaluate_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> fl
     shape, bits = shape_of(cell.base_model), cell.bits
     asked = list(questions(NOTEBOOKS["03_evaluate"] | settings | cell.asdict()))
     read = sum(number * (tokens + new) for number, tokens, new in asked)
+    logits = sum(number * (new or SCORED) for number, _, new in asked)
     steps = sum(number * new for number, _, new in asked) / TOGETHER
     weights = max(stored(shape, bits), UNPACK * shape.linear if bits < 16 else 0)
     writing = steps * weights / device.bandwidth
-    return (
-        device.starting(shape) + device.reading(shape, cell.rank, bits, read) + writing
-    )
+    reading = device.reading(shape, cell, read, logits)
+    return device.starting(shape) + reading + writing
 
 
 def memory(cell: Cell, settings: dict[str, Any], device: Device) -> float:

@@ -21,7 +21,7 @@ from maple_utils.forecast import TABLES
 from maple_utils.grid import estimate
 from maple_utils.grid.power import Power
 from maple_utils.instructions.published import PUBLISHED
-from maple_utils.languages import resource_level
+from maple_utils.languages import levels_among
 from maple_utils.miniature.hub import INSTRUCTION_SETS
 from maple_utils.params import NOTEBOOKS, Cell
 from maple_utils.tasks import PAPER_TASKS
@@ -202,8 +202,9 @@ def _part(loaded: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
     if proposal.tasks == "contrast":
         run = NOTEBOOKS["03_evaluate"] | grid.parse(dict(loaded), "the grid")[1]
         levels: dict[str, set] = {name: set() for name in run["tasks"] or PAPER_TASKS}
+        level = levels_among(loaded["base_model"])
         for task, language, _ in estimate.places(run):
-            levels[task].add(resource_level(language))
+            levels[task].add(level(language))
         changes["tasks"] = [t for t, of in levels.items() if {"low", "high"} <= of]
     return {name: value for name, value in changes.items() if value}
 

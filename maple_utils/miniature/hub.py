@@ -1,7 +1,7 @@
 """The miniature's data as a mirror of the hub: the published ids, layouts and splits.
 
 So the tasks load it like the real thing, and know nothing of it. Languages are those
-that a task has in the paper's list and the miniature speaks.
+that a task has and the miniature speaks.
 """
 
 import hashlib
@@ -18,14 +18,13 @@ import yaml
 
 from maple_utils.languages import LANGUAGES
 from maple_utils.miniature import items, teacher, world
+from maple_utils.tasks import TASKS
+from maple_utils.tasks.sources import SHIPPED
 
 TEST, SHOTS = 120, 40  # items per language in a test split and in a split for shots
 INSTRUCTIONS = 600  # rows per language in an instruction dataset
-
-ALIKE = ("en", "ar", "es", "hi", "zh")  # languages of XQuAD and MLQA
-FLORES = {code: LANGUAGES[code].flores for code in ("en", "es", "fr", "ar", "zh")}
-XLSUM = {code: LANGUAGES[code].name.lower() for code in "ar en es fr hi sw".split()}
-XLSUM["zh"] = "chinese_simplified"
+# The languages of both instruction sets: some of each level, and some of each left out.
+INSTRUCTED = "en es ru ar tr zh el fi sw th vi".split()
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Mirrored:
 
 
 def _xcopa(rng: random.Random, language: str, number: int) -> dict:
-    item, label = items.causal(rng, language, items.HELD_OUT), rng.randrange(2)
+    item, label = items.causal(rng, language, items.held_out), rng.randrange(2)
     choices = (item.wrong, item.right) if label else (item.right, item.wrong)
     return {
         "premise": item.premise,
@@ -58,7 +57,7 @@ def _copa(rng: random.Random, language: str, number: int) -> dict:
 
 
 def _belebele(rng: random.Random, language: str, number: int) -> dict:
-    item = items.reading(rng, language, items.HELD_OUT, 3)
+    item = items.reading(rng, language, items.held_out, 3)
     options = rng.sample([item.answer, *item.wrong], 4)
     return {
         "link": f"https://example.org/{number}",
@@ -67,7 +66,7 @@ def _belebele(rng: random.Random, language: str, number: int) -> dict:
         "question": item.question,
         **{f"mc_answer{i}": option for i, option in enumerate(options, start=1)},
         "correct_answer_num": str(options.index(item.answer) + 1),
-        "dialect": FLORES[language],
+        "dialect": LANGUAGES[language].flores,
         "ds": "2026-01-01",
     }
 
@@ -81,7 +80,7 @@ def _squad(
 ) -> dict:
     without = unanswerable and rng.random() < unanswerable
     make = items.unanswerable if without else items.reading
-    item = make(rng, language, items.HELD_OUT, facts)
+    item = make(rng, language, items.held_out, facts)
     start = item.text.index(item.answer) if item.answer else -1
     return {
         "id": str(number),
@@ -92,7 +91,7 @@ def _squad(
 
 
 def _xlsum(rng: random.Random, language: str, number: int) -> dict:
-    article, title = items.news(rng, language, items.HELD_OUT)
+    article, title = items.news(rng, language, items.held_out)
     return {
         "id": str(number),
         "url": f"https://example.org/{number}",
@@ -102,38 +101,50 @@ def _xlsum(rng: random.Random, language: str, number: int) -> dict:
     }
 
 
+def _words(rng: random.Random, language: str, number: int) -> dict:
+    item = items.word(rng, language, items.held_out)
+    options = rng.sample([item.right, *item.wrong], 4)
+    label = options.index(item.right)
+    told = {"name": item.name, "options": options, "label": label}
+    return {"language": language, "id": str(number), **told}
+
+
+def _configs(task: str) -> dict[str, str]:
+    """Return the configs of a task's dataset in the languages of the world."""
+    source = TASKS[task].source
+    return {
+        code: source.fill(source.config, code)
+        for code in TASKS[task].languages
+        if LANGUAGES[code].base in world.LANGUAGES and code != "zh-Hant"
+    }
+
+
+SPLIT = {"validation": SHOTS, "test": TEST}
 DATASETS: dict[str, Mirrored] = {
     "cambridgeltl/xcopa": Mirrored(
-        {code: code for code in ("sw", "ta", "zh")},
-        {"validation": SHOTS, "test": TEST},
+        {code: name for code, name in _configs("xcopa").items() if code != "en"},
+        SPLIT,
         _xcopa,
     ),
     "pkavumba/balanced-copa": Mirrored(
         {"en": "default"}, {"train": SHOTS, "test": TEST}, _copa
     ),
-    "facebook/belebele": Mirrored(FLORES, {"test": TEST + SHOTS}, _belebele),
-    "google/xquad": Mirrored(
-        {code: f"xquad.{code}" for code in ALIKE},
-        {"validation": TEST + SHOTS},
-        _squad,
+    "facebook/belebele": Mirrored(
+        _configs("belebele"), {"test": TEST + SHOTS}, _belebele
     ),
-    "facebook/mlqa": Mirrored(
-        {code: f"mlqa.{code}.{code}" for code in ALIKE},
-        {"validation": SHOTS, "test": TEST},
-        partial(_squad, facts=5),
-    ),
+    "google/xquad": Mirrored(_configs("xquad"), {"validation": TEST + SHOTS}, _squad),
+    "facebook/mlqa": Mirrored(_configs("mlqa"), SPLIT, partial(_squad, facts=5)),
     "ai4bharat/IndicQA": Mirrored(
-        {code: f"indicqa.{code}" for code in ("hi", "ta")},
-        {"test": TEST + SHOTS},
-        partial(_squad, unanswerable=1 / 4),
+        _configs("indicqa"), {"test": TEST + SHOTS}, partial(_squad, unanswerable=1 / 4)
     ),
-    "csebuetnlp/xlsum": Mirrored(XLSUM, {"validation": SHOTS, "test": TEST}, _xlsum),
+    "csebuetnlp/xlsum": Mirrored(_configs("xlsum"), SPLIT, _xlsum),
+    "words": Mirrored(_configs("words"), {"shots": SHOTS, "test": TEST}, _words),
 }
 
 # What 01 makes with the world as its teacher, without the faults that its filters find.
 INSTRUCTION_SETS: dict[str, Mirrored] = {
     "bactrian-x-mini": Mirrored(
-        {code: code for code in world.LANGUAGES},
+        {code: code for code in INSTRUCTED},
         {"train": INSTRUCTIONS},
         lambda rng, language, number: {
             "id": f"mini-{number}",
@@ -141,7 +152,7 @@ INSTRUCTION_SETS: dict[str, Mirrored] = {
         },
     ),
     "multialpaca-mini": Mirrored(
-        {code: code for code in ("ar", "es", "fr")},  # MultiAlpaca's, of ours
+        {code: code for code in INSTRUCTED},
         {"train": INSTRUCTIONS},
         lambda rng, language, number: {
             "id": f"mini-{language}-{number}",
@@ -196,7 +207,7 @@ def _write(folder: Path, dataset: Mirrored) -> None:
             path, lines = f"{config}/{split}.jsonl", []
             for number in range(count):
                 rng = random.Random(f"{folder.name} {split} {number}")
-                row = dataset.row(rng, language, number)
+                row = dataset.row(rng, LANGUAGES[language].base, number)
                 lines.append(json.dumps(row, ensure_ascii=False) + "\n")
             (folder / path).write_text("".join(lines), encoding="utf-8")
             files.append({"split": split, "path": path})
@@ -207,7 +218,9 @@ def _write(folder: Path, dataset: Mirrored) -> None:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.[py]*")):
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    tables = [here.parent / "languages.csv", here.parent / "tasks" / "tasks.yaml"]
+    words = SHIPPED.glob("words/*.parquet")
+    for file in sorted([*here.glob("*.[py]*"), *tables, *words]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -126,13 +126,19 @@ def select(
         for code in available(TASKS[name], hub_root)
         if not languages or {code, LANGUAGES[code].base} & set(languages)
     ]
-    if not pairs:
+    if pairs:
+        return pairs
+    names = ", ".join(tasks or PAPER_TASKS)
+    if languages:
         raise ParameterError(
-            f"languages: got {', '.join(languages) or 'all'}; none is in "
-            f"{hub_root or 'the table'} for {', '.join(tasks or PAPER_TASKS)}; "
-            "e.g. -p languages en"
+            f"languages: got {', '.join(languages)}; none is in "
+            f"{hub_root or 'the table'} for {names}; e.g. -p languages en"
         )
-    return pairs
+    raise ParameterError(
+        f"hub_root: got {str(hub_root)!r}, which has no test rows for {names}; "
+        "allowed: a folder that holds each dataset as OWNER/NAME, with a README.md "
+        "that lists its `configs`, as `hf download --repo-type dataset` leaves it"
+    )
 
 
 def available(task: Task, hub_root: str | Path = "") -> list[str]:

@@ -20,7 +20,6 @@ SHIPPED = Path(__file__).parents[1] / "data"  # datasets that come with the pack
 
 KEEP: dict[str, Callable[[Row, str, str], bool]] = {
     "": lambda row, split, language: True,
-    "language": lambda row, split, language: row["language"] == language,
     # COPA's items 401 to 500 are those that XCOPA translated as its validation split.
     "xcopa_validation": lambda row, split, language: (
         split != "train" or 401 <= row["id"] <= 500
@@ -48,6 +47,7 @@ class Source:
     revision: str = ""
     files: str = ""  # path in the repository, where main holds a script
     keep: str = ""  # name of a function in KEEP: which rows are this language's
+    column: str = ""  # which names a row's language, where a file has several
     first_id: Mapping[str, int] = field(default_factory=dict)  # by split, if not 0
 
     def fill(self, pattern: str, language: str, split: str = "") -> str:
@@ -96,7 +96,8 @@ def load_rows(
             if files and files[0].endswith(".json"):
                 data = load("json", data_files=files, split="train", field="data")
             elif files:
-                data = load("parquet", data_files=files, split="train")
+                only = [(source.column, "==", language)] if source.column else None
+                data = load("parquet", data_files=files, split="train", filters=only)
             else:
                 version = {"revision": source.revision or None} if not hub_root else {}
                 data = load(where, config, split=split, **version)

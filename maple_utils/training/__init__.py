@@ -116,7 +116,7 @@ def _check(device: Machine) -> None:
         raise ParameterError(
             f"CUDA_VISIBLE_DEVICES: this kernel sees {device.gpus} GPUs; allowed: one, "
             "or it would split the model over them; export CUDA_VISIBLE_DEVICES=0, or "
-            "see the README for several GPUs on one cell"
+            "see docs/training.md for several GPUs on one cell"
         )
 
 

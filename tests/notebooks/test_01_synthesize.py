@@ -141,7 +141,7 @@ def test_a_killed_run_asks_what_is_missing_and_ends_with_the_same_dataset(
         ({"teacher": "gpt-4"}, "teacher: got 'gpt-4'; allowed: text like miniature"),
         ({"teacher": "endpoint:gpt-4o-mini"}, "OPENAI_API_KEY"),
         ({"languages": "klingon"}, "languages: got 'klingon'"),
-        ({"languages": "en,th"}, "languages: got th; allowed where the miniature"),
+        ({"languages": "en,yo"}, "languages: got yo; allowed where the miniature"),
         ({"languages": ""}, "languages: got none; allowed: at least one"),
         ({"recipe": "multialpaca", "tasks_per_prompt": 3}, "tasks_per_prompt: got 3"),
         ({"budget_tokens": 0}, "budget_tokens: got 0; allowed: an integer from 1"),

@@ -130,9 +130,9 @@ def test_a_served_model_is_what_others_are_compared_with(tmp_path):
 def test_a_base_model_and_its_adapter(both):
     notebook, out = both
     names = drawn(out / "figures")
-    assert len(names) == 11
-    assert pictures(notebook) == 11
-    assert "gap_to_larger_models is not drawn" in said(notebook)
+    assert len(names) == 12
+    assert pictures(notebook) == 12
+    assert "gap_to_larger_models" in names  # beside the miniature's own larger model
     assert str(out / "runs" / "broken" / "scores.parquet") in said(notebook)
     beneath = pd.read_csv(out / "figures" / "change_by_language.csv")
     assert np.allclose(beneath["mean"], 10)
@@ -160,7 +160,7 @@ def test_the_report_stands_alone(both):
     assert "<script" not in page
     assert "http://" not in page
     assert "https://" not in page
-    assert page.count("data:image/png;base64") == 11
+    assert page.count("data:image/png;base64") == 12
     assert 'href="../runs/base/"' in page
     assert "runs of the miniature, not of the paper" in page
     assert "that it varies: stated; the values: ours" in page
@@ -193,7 +193,7 @@ def test_without_runs_the_shipped_ones_are_drawn(tmp_path):
     paths = {"output_dir": str(tmp_path / "out")}
     notebook = run("04_figures", tmp_path, paths, cwd=tmp_path)
     assert "the kit's own miniature" in said(notebook)
-    assert "2, 4, 8, 16, 32" in shown(notebook)
+    assert "2, 8, 32" in shown(notebook)
     names = {"score_by_rank", "score_by_bits", "english", "change_by_tokens"}
     assert names <= drawn(tmp_path / "out")
 
