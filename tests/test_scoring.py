@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from maple_utils import scoring
+from maple_utils import models, scoring
 from maple_utils.errors import ParameterError
 from maple_utils.scoring import forward
 
@@ -388,6 +388,7 @@ def test_bits_and_adapters(bits, within, adapter, saved_llama, tokenizer, reques
         dtype=torch.bfloat16 if bits == "16bit" else torch.float32,
         quantization_config=QUANTISED.get(bits),
     )
+    models.disable_cpu_repacking(model)  # as the kit's own loading does
     model = with_adapter(model) if adapter else model
     requests = requests[:6]
     expected = np.hstack(plain_scores(model, tokenizer, requests))
