@@ -354,6 +354,32 @@ def test_rows_end_to_end_do_not_see_each_other(name, tmp_path):
     assert torch.allclose(log_probs(free, rows), torch.cat(parts), atol=1e-4)
 
 
+def test_the_logits_of_the_responses_suffice(tmp_path, monkeypatch):
+    from trl.trainer import utils
+
+    trainer = trainer_of(tmp_path, padding_free=True, max_length=None)
+    scored = []
+    rows = [trainer.train_dataset[place] for place in range(3)]
+    apply = utils._ChunkedLogProbFunction.apply
+
+    def counted(hidden, *args):
+        scored.append(len(hidden))
+        return apply(hidden, *args)
+
+    def gradients() -> list[torch.Tensor]:
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, trainer.data_collator(rows)).backward()
+        return [p.grad for p in trainer.model.parameters() if p.requires_grad]
+
+    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", counted)
+    monkeypatch.setattr(utils, "_use_triton", utils._use_triton)  # put back afterwards
+    of_all = gradients()
+    training.score_responses_alone()
+    torch.testing.assert_close(gradients(), of_all)
+    labels = trainer.data_collator(rows)["labels"]
+    assert scored == [labels.numel() - 1, (labels != -100).sum()]
+
+
 def test_the_end_is_learned_and_padding_is_not(tmp_path):
     trainer = trainer_of(tmp_path)
     tokenizer = trainer.processing_class

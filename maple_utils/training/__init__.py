@@ -21,6 +21,18 @@ from maple_utils.errors import ParameterError
 from maple_utils.training.trial import largest_divisor
 
 
+def score_responses_alone() -> None:
+    """Let TRL compute the logits of the responses only, on a CPU as on a GPU.
+
+    TRL 1.16 leaves out positions without a label where its Triton kernels run, and
+    scores all of them elsewhere, for the sake of devices that compile each new shape.
+    The loss and its gradients are the same.
+    """
+    from trl.trainer import utils  # slow, and notebook 02 alone needs it
+
+    utils._use_triton = lambda device: True
+
+
 @dataclass(frozen=True)
 class Machine:
     """What was found: GPUs that this kernel sees; memory in bytes, free and in all."""
