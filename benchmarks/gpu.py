@@ -255,7 +255,7 @@ def report(found: dict[str, Any]) -> str:
     for kind in ("exactness", "speed", "training", "left out"):
         table = pd.DataFrame(found[kind])
         if kind == "training" and len(table):
-            flops = [sizes.flops(rank, False) for rank in table["rank"]]
+            flops = [sizes.flops(rank, False, 1) for rank in table["rank"]]
             table["of the matrix rate"] = table["tokens_per_second"] * flops / rate
             table["peak GB"] = table.pop("peak_bytes") / 1e9
         if len(table):
@@ -285,7 +285,7 @@ def fit(found: dict[str, Any]) -> str:
         seconds = tokens / row["tokens_per_second"]
         if row["bits"] < 16:
             seconds -= 3 * sizes.linear * UNPACK / bandwidth
-        flops = tokens * sizes.flops(row["rank"], row["recompute"])
+        flops = tokens * sizes.flops(row["rank"], row["recompute"], 1)
         train[row["bits"]].append(flops / seconds)
     ranked = [row for row in found["speed"] if "share" in row and row["peer"] == "HFLM"]
     read = {row["bits"]: float(row["share"] * found["matrix rate"]) for row in ranked}

@@ -37,12 +37,14 @@ from transformers import (
     LlamaForCausalLM,
 )
 from trl import SFTConfig, SFTTrainer
+from trl.trainer import utils
 
 from maple_utils import forecast, instructions, miniature, models, training
 from maple_utils.training import meters
 
 KIT = "this kit"
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
+SCORES_ALL = utils._use_triton  # before `training.score_responses_alone`
 
 
 def rows_of(
@@ -119,13 +121,17 @@ def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, fl
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         meter = meters.Meter(trainer)
-        began = time.process_time()
         ours = settings.get("padding_free")  # as 02 does, TRL does not
+        utils._use_triton = SCORES_ALL
+        if ours:
+            training.score_responses_alone()
+        began = time.process_time()
         with disable_input_dtype_casting(model) if ours else nullcontext():
             trainer.train()
         worked = time.process_time() - began
     cost = meter.cost(given.base_model, rank, plan.dtype)
-    flops = forecast.shape_of(given.base_model).flops(rank, False)
+    shape, responses = forecast.shape_of(given.base_model), meter.learned / meter.read
+    flops = shape.flops(rank, False, responses)
     roof = meters.matrix_rate(plan.dtype) / flops
     return cost | {"per_processor_second": meter.read / worked, "roof": roof}
 

@@ -58,11 +58,11 @@ def outdated(docs: Path, notebooks: Path) -> list[str]:
     return [n for n, mark in wanted.items() if said(docs / f"{n}.html") != mark]
 
 
-def smaller(png: str) -> str:
-    """Return an image of a notebook with 256 colours, which figures do not miss."""
-    image, out = Image.open(BytesIO(b64decode(png))), BytesIO()
+def smaller(png: bytes) -> bytes:
+    """Return an image with 256 colours, more than which no figure has."""
+    image, out = Image.open(BytesIO(png)), BytesIO()
     image.convert("RGB").quantize(256).save(out, "PNG", optimize=True)
-    return b64encode(out.getvalue()).decode()
+    return out.getvalue()
 
 
 def tidy(executed: nbformat.NotebookNode, workspace: str) -> nbformat.NotebookNode:
@@ -73,7 +73,8 @@ def tidy(executed: nbformat.NotebookNode, workspace: str) -> nbformat.NotebookNo
         cell.outputs = [o for o in kept if bar not in o.get("data", {})]
         for data in (output.get("data", {}) for output in cell.outputs):
             if "image/png" in data:
-                data["image/png"] = smaller(data["image/png"])
+                small = smaller(b64decode(data["image/png"]))
+                data["image/png"] = b64encode(small).decode()
             if "text/markdown" in data:  # its images are files of a run
                 told = re.sub(r"!\[.*?\]\(.*?\)", "", data["text/markdown"])
                 data["text/markdown"] = told

@@ -2,8 +2,9 @@
 
 Training a token through N frozen linear weights and n adapter weights takes 4 N + 6 n
 FLOPs: forward 2 (N + n), backward 2 N for the inputs' gradients and 4 n for the
-adapters'. Activations that are recomputed in the backward pass add 2 N. Models and
-presets are in `forecast.yaml`.
+adapters'. Activations that are recomputed in the backward pass add 2 N. The output
+layer is asked for the tokens of responses alone, and in TRL's chunked loss always twice.
+Models and presets are in `forecast.yaml`.
 """
 
 import json
@@ -62,15 +63,23 @@ class Shape:
         """Return the number of LoRA weights on all linear layers."""
         return rank * self.layers * sum(a + b for a, b in self.matrices)
 
-    def flops(self, rank: int, gradient_checkpointing: bool, span: float = 0) -> float:
+    def flops(
+        self,
+        rank: int,
+        gradient_checkpointing: bool,
+        responses: float,
+        span: float = 0,
+    ) -> float:
         """Return the FLOPs of training one token (see the head of this file).
 
-        `span` is how many tokens each attends to: two products of the hidden width with
-        each, forward, twice backward, and again where activations are recomputed.
+        `responses` is the share of tokens that a response has. `span` is how many
+        tokens each attends to: two products of the hidden width with each, forward,
+        twice backward, and again where activations are recomputed.
         """
-        frozen, again = self.linear + self.head, int(gradient_checkpointing)
+        again = int(gradient_checkpointing)
         attention = (3 + again) * 4 * span * self.hidden * self.layers
-        return (4 + 2 * again) * frozen + 6 * self.adapter(rank) + attention
+        blocks = (4 + 2 * again) * self.linear + 6 * self.adapter(rank)
+        return blocks + 6 * self.head * responses + attention
 
 
 @cache

@@ -38,6 +38,9 @@ PREDICTIONS_COLUMNS = [
 OVERLAP_COLUMNS = [
     *("task", "language", "items", "overlapping", "share", "too_short", "note")
 ]
+_NAMES = ["base_model", "instruction_data", "task", "language", "scoring"]
+_NAMES += ["example", "cluster"]
+_JUDGEMENTS = [*_NAMES, "rank", "bits", "seed", *MAIN_METRICS]
 _DATA = Path(__file__).parent / "data"  # what the package ships
 _TYPES = {"rank": "int64", "bits": "int64", "seed": "int64", "instruction_data": "str"}
 
@@ -190,24 +193,26 @@ def _heldout(record: dict) -> list[dict]:
     ]
 
 
+def judgements(file: Path) -> pa.Table:
+    """Return a predictions table without its texts: ids of examples, and marks."""
+    table = parquet.read_table(file, columns=_JUDGEMENTS, read_dictionary=_NAMES)
+    return table.select(_JUDGEMENTS)
+
+
 def predictions(runs_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     """Return how every example below `runs_dir` was judged, without the answers.
 
     Texts are categories, since a grid has millions of rows. And a line per file that
     was skipped, as `collect` does.
     """
-    texts = ["base_model", "instruction_data", "task", "language", "scoring"]
-    texts += ["example", "cluster"]
-    columns = [*texts, "rank", "bits", "seed", *MAIN_METRICS]
     tables, problems = [], []
     for file in sorted(Path(runs_dir).glob("*/predictions.parquet")):
         try:
-            table = parquet.read_table(file, columns=columns, read_dictionary=texts)
-            tables.append(table.select(columns))
+            tables.append(judgements(file))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{file}: {str(error).splitlines()[0]}")
     if not tables:
-        return pd.DataFrame(columns=columns), problems
+        return pd.DataFrame(columns=_JUDGEMENTS), problems
     whole = pa.concat_tables(tables, promote_options="permissive")
     return whole.unify_dictionaries().to_pandas(), problems
 

@@ -35,6 +35,7 @@ from maple_utils.tasks import TASKS, select
 WRITTEN = 0.4  # of the tokens that an answer may have; about as in the miniature
 OWN_ROWS = 10_000  # in each language of data of one's own; assumed
 OWN_TOKENS = 450  # of a row of them; assumed
+RESPONSES = 0.8  # share of a row's tokens, where the table does not say; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages
 MINIATURE_TOKENS = 72  # of a mean question there, by its tokenizers
 # Weights unpacked from 4 bits: steps of Q-LoRA on an A100 in Qwen's README take about
@@ -158,7 +159,9 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
         return 0
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
     shape, rows = shape_of(cell.base_model), instruction_rows(run)
-    length = TABLES["pair_tokens"].get(short_name(cell.instruction_data), OWN_TOKENS)
+    data = short_name(cell.instruction_data)
+    length = TABLES["pair_tokens"].get(data, OWN_TOKENS)
+    responses = TABLES["responses"].get(data, RESPONSES)
     steps = training_steps(run)
     tokens = steps * run["batch_size"] * length
     load = planned_load(run, device)
@@ -169,7 +172,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
     heldout = (1 + 1 / every) * len(rows) * run["heldout"] * length
     return (
         device.starting(shape)
-        + tokens * token_seconds(shape, load, device, at_once, span)
+        + tokens * token_seconds(shape, load, device, at_once, span, responses)
         + device.reading(shape, cell, heldout, heldout)
     )
 
@@ -180,14 +183,20 @@ def is_dense(run: Mapping[str, Any]) -> bool:
 
 
 def token_seconds(
-    shape: Shape, load: TrainingLoad, device: Device, at_once: float, span: float
+    shape: Shape,
+    load: TrainingLoad,
+    device: Device,
+    at_once: float,
+    span: float,
+    responses: float = 1,
 ) -> float:
     """Return the seconds that training takes per token, in a pass of `at_once`.
 
     `span` is how many tokens each attends to: half of its row, on average; behind a
     dense mask all that it is laid end to end with, at `Device.dense` times the price.
+    `responses` is the share of tokens whose logits are computed.
     """
-    flops = shape.flops(load.rank, load.gradient_checkpointing, span)
+    flops = shape.flops(load.rank, load.gradient_checkpointing, responses, span)
     unpacked = 3 * shape.linear / at_once if load.bits < 16 else 0  # per token
     seconds = flops / device.train[load.bits]
     return seconds + unpacked * UNPACK / device.bandwidth

@@ -46,7 +46,7 @@ class HeldOut(TrainerCallback):
             control.should_log = due
 
 
-COUNTS = ("read", "passed", "seconds", "joules", "peak")
+COUNTS = ("read", "passed", "learned", "seconds", "joules", "peak")
 
 
 class Meter(TrainerCallback):
@@ -58,8 +58,9 @@ class Meter(TrainerCallback):
 
     def __init__(self, trainer: Trainer):
         self._collate: Callable[[list[dict]], dict[str, Any]] = trainer.data_collator
-        self.read = self.passed = 0  # tokens, without and with padding
-        self._waiting: deque[tuple[int, int]] = deque()  # made ahead of their pass
+        # Tokens: without padding, with it, those that have a label.
+        self.read = self.passed = self.learned = 0
+        self._waiting: deque[tuple[int, int, int]] = deque()  # made ahead of their pass
         self.seconds = self.joules = 0.0
         self.peak = 0  # bytes
         self._energy = energy()
@@ -69,7 +70,8 @@ class Meter(TrainerCallback):
     def __call__(self, rows: list[dict]) -> dict[str, Any]:
         batch = self._collate(rows)
         read = sum(len(row["input_ids"]) for row in rows)
-        self._waiting.append((read, batch["input_ids"].numel()))
+        learned = int((batch["labels"] != -100).sum())
+        self._waiting.append((read, batch["input_ids"].numel(), learned))
         return batch
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -80,9 +82,10 @@ class Meter(TrainerCallback):
         self._began = time.perf_counter()
 
     def on_substep_end(self, args, state, control, **kwargs):
-        read, passed = self._waiting.popleft()
+        read, passed, learned = self._waiting.popleft()
         self.read += read
         self.passed += passed
+        self.learned += learned
 
     def on_step_end(self, args, state, control, **kwargs):
         self.on_substep_end(args, state, control)
@@ -103,7 +106,8 @@ class Meter(TrainerCallback):
         """
         self._count_energy()
         rate = self.read / self.seconds
-        flops = shape_of(base_model).flops(rank, gradient_checkpointing=False)
+        responses = self.learned / self.read
+        flops = shape_of(base_model).flops(rank, False, responses)
         used = flops * rate / matrix_rate(dtype)
         return {
             "seconds": round(self.seconds, 1),

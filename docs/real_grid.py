@@ -1,0 +1,58 @@
+"""Keep the first real grid: its runs without texts, its figures, and what it found.
+
+    python -m docs.real_grid RUNS
+
+RUNS is the folder that `make small` filled. Scores, records of training and the marks
+of every answer go to docs/first-real-grid, and 04 draws figures and claims from there.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import papermill
+from pyarrow import parquet
+
+from docs.pages import ROOT, smaller
+from maple_utils import results
+
+HERE = ROOT / "docs" / "first-real-grid"
+FIGURES = ("change_by_language", "change_by_group", "score_by_rank", "verdicts")
+
+
+def keep(run: Path, kept: Path) -> None:
+    """Copy a run's tables; of its predictions the ids of examples and their marks."""
+    kept.mkdir(parents=True)
+    for name in ("scores.parquet", "train.json"):
+        if (run / name).is_file():
+            shutil.copy(run / name, kept)
+    marks = results.judgements(run / "predictions.parquet")
+    parquet.write_table(marks, kept / "predictions.parquet", compression="zstd")
+
+
+def draw(runs: Path) -> None:
+    """Run 04 on the kept runs; keep some of its figures, and the verdicts."""
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = str(ROOT / "notebooks" / "04_figures.ipynb")
+        given = {"runs_dir": str(runs), "output_dir": folder}
+        papermill.execute_notebook(notebook, f"{folder}/04.ipynb", given, cwd=ROOT)
+        for name in FIGURES:
+            image = smaller(Path(folder, f"{name}.png").read_bytes())
+            (HERE / f"{name}.png").write_bytes(image)
+        shutil.copy(Path(folder, "tables", "claims.csv"), HERE)
+
+
+def main() -> None:
+    """Replace what docs/first-real-grid holds."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path)
+    runs = parser.parse_args().runs
+    shutil.rmtree(HERE, ignore_errors=True)
+    for file in sorted(runs.glob("*/scores.parquet")):
+        keep(file.parent, HERE / "runs" / file.parent.name)
+    draw(HERE / "runs")
+
+
+if __name__ == "__main__":
+    main()
