@@ -3,7 +3,7 @@
 Training a token through N frozen linear weights and n adapter weights takes 4 N + 6 n
 FLOPs: forward 2 (N + n), backward 2 N for the inputs' gradients and 4 n for the
 adapters'. Activations that are recomputed in the backward pass add 2 N. The output
-layer is asked for the tokens of responses alone, and in TRL's chunked loss always twice.
+layer is asked for the tokens of responses alone, always twice in TRL's chunked loss.
 Models and presets are in `forecast.yaml`.
 """
 
