@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import papermill
 from pyarrow import parquet
 
@@ -43,6 +44,20 @@ def draw(runs: Path) -> None:
         shutil.copy(Path(folder, "tables", "claims.csv"), HERE)
 
 
+def verdict_lines(verdicts: pd.DataFrame) -> list[str]:
+    """Return a line of a Markdown table per claim: estimate, what was in reach, verdict.
+
+    In reach is an effect that these runs would have found four times in five.
+    """
+    lines = []
+    for row in verdicts.itertuples():
+        interval = f"{row.estimate:+.2f} ({row.low:+.2f} to {row.high:+.2f}) {row.unit}"
+        found = "–" if pd.isna(row.estimate) else interval
+        reach = "–" if pd.isna(row.detectable) else f"{row.detectable:.2f}"
+        lines.append(f"| {row.claim} ({row.id}) | {found} | {reach} | {row.verdict} |")
+    return lines
+
+
 def main() -> None:
     """Replace what docs/first-real-grid holds."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -52,6 +67,7 @@ def main() -> None:
     for file in sorted(runs.glob("*/scores.parquet")):
         keep(file.parent, HERE / "runs" / file.parent.name)
     draw(HERE / "runs")
+    print(*verdict_lines(pd.read_csv(HERE / "claims.csv")), sep="\n")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,7 @@ from maple_utils.tasks import TASKS, select
 
 WRITTEN = 0.4  # of the tokens that an answer may have; about as in the miniature
 OWN_ROWS = 10_000  # in each language of data of one's own; assumed
-OWN_TOKENS = 450  # of a row of them; assumed
-RESPONSES = 0.8  # share of a row's tokens, where the table does not say; assumed
+OWN_PAIR = {"tokens": 450, "responses": 0.8}  # of a row of them; assumed
 ROWS = 1700  # of a task that does not say; IndicQA has 18,579 in 11 languages
 MINIATURE_TOKENS = 72  # of a mean question there, by its tokenizers
 # Weights unpacked from 4 bits: steps of Q-LoRA on an A100 in Qwen's README take about
@@ -134,6 +133,18 @@ def questions(run: dict[str, Any]) -> Iterator[tuple[int, float, float]]:
             yield rows, read, WRITTEN * (run["max_new_tokens"] or task.max_new_tokens)
 
 
+def pair(instruction_data: str, base_model: str) -> tuple[float, float]:
+    """Return the tokens of a row of data, and the share of them that a response has."""
+    names = {"data": short_name(instruction_data), "base_model": short_name(base_model)}
+    fitting = (
+        row
+        for row in TABLES["pairs"]
+        if all(row.get(key, name) == name for key, name in names.items())
+    )
+    found = next(fitting, OWN_PAIR)
+    return found["tokens"], found["responses"]
+
+
 def planned_load(run: Mapping[str, Any], device: Device) -> TrainingLoad:
     """Return how 02 would train on a device: with what fits, if anything does."""
     asked = asked_load(run, preset(device.gpu_memory), dense=is_dense(run))
@@ -159,9 +170,7 @@ def train_seconds(cell: Cell, settings: dict[str, Any], device: Device) -> float
         return 0
     run = NOTEBOOKS["02_train"] | settings | cell.asdict()
     shape, rows = shape_of(cell.base_model), instruction_rows(run)
-    data = short_name(cell.instruction_data)
-    length = TABLES["pair_tokens"].get(data, OWN_TOKENS)
-    responses = TABLES["responses"].get(data, RESPONSES)
+    length, responses = pair(cell.instruction_data, cell.base_model)
     steps = training_steps(run)
     tokens = steps * run["batch_size"] * length
     load = planned_load(run, device)

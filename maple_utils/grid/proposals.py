@@ -17,7 +17,6 @@ from maple_utils import grid
 from maple_utils.claims.contrasts import WHERE
 from maple_utils.claims.findings import MATCHED
 from maple_utils.claims.worlds import Plan
-from maple_utils.forecast import TABLES
 from maple_utils.grid import estimate
 from maple_utils.grid.power import Power
 from maple_utils.instructions.published import PUBLISHED
@@ -136,7 +135,7 @@ class Option:
         for data in self.loaded["instruction_data"]:
             own = {"instruction_data": data, "train_limit": train_limit}
             run = {**NOTEBOOKS["02_train"], **self.settings, **own}
-            length = TABLES["pair_tokens"].get(data, estimate.OWN_TOKENS)
+            length, _ = estimate.pair(data, "")
             tokens.append(estimate.training_steps(run) * length)
         return max(tokens) <= (1 + MATCHED) * min(tokens)
 
