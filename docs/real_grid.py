@@ -45,16 +45,17 @@ def draw(runs: Path) -> None:
 
 
 def verdict_lines(verdicts: pd.DataFrame) -> list[str]:
-    """Return a line of a Markdown table per claim: estimate, what was in reach, verdict.
+    """Return a line of a Markdown table per claim: estimate, reach, verdict.
 
-    In reach is an effect that these runs would have found four times in five.
+    Reach is the effect that these runs would have found four times in five.
     """
     lines = []
     for row in verdicts.itertuples():
-        interval = f"{row.estimate:+.2f} ({row.low:+.2f} to {row.high:+.2f}) {row.unit}"
-        found = "–" if pd.isna(row.estimate) else interval
+        interval = f"{row.estimate:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
+        found = "–" if pd.isna(row.estimate) else f"{interval} {row.unit}"
         reach = "–" if pd.isna(row.detectable) else f"{row.detectable:.2f}"
-        lines.append(f"| {row.claim} ({row.id}) | {found} | {reach} | {row.verdict} |")
+        about = f"{row.claim} ({row.id})"
+        lines.append(f"| {about} | {found} | {reach} | {row.verdict} |")
     return lines
 
 
