@@ -48,7 +48,7 @@ def test_a_choice_is_ranked_and_written(llama):
 
 
 def test_the_table_agrees_with_log_likelihoods_by_hand(llama):
-    data = evaluation.load("xcopa", "en", 0, options())
+    data = evaluation.load("xcopa", "en", options())
     prompts = evaluation.ask(*llama, data, "likelihood", options())
     table = evaluation.evaluate(
         *llama, BASE, "xcopa", "en", options(scoring="likelihood")
@@ -139,7 +139,7 @@ def test_room_for_answers_follows_the_tokenizer(llama, tmp_path):
     needed = len(tokenizer(f" {rare}", add_special_tokens=False)["input_ids"])
 
     def room_of(given: Options) -> int:
-        data = evaluation.load("xquad", "th", 0, given)
+        data = evaluation.load("xquad", "th", given)
         return evaluation.new_tokens(model, tokenizer, data, given)
 
     room = room_of(given)
@@ -178,7 +178,7 @@ def test_the_true_tokenizers_cut_no_right_answers(
     tokenizer = models.load_tokenizer(str(tmp_path))
     given = Options(hub_root=str(shared_hub), shots=0, allow_other_counts=True)
     for code in available(TASKS[task], shared_hub):
-        data = evaluation.load(task, code, 0, given)
+        data = evaluation.load(task, code, given)
         room = evaluation.new_tokens(llama[0], tokenizer, data, given)
         shortest = [
             min(

@@ -56,7 +56,7 @@ def test_what_a_server_reads_and_writes_is_what_the_model_does(monkeypatch, tmp_
 def test_a_task_gets_the_same_table(monkeypatch, tmp_path):
     with serve(monkeypatch):
         model, count = connect(tmp_path)
-        costs = evaluation.costs(model, count, [("xcopa", "sw")], 0, OPTIONS)
+        costs = evaluation.costs(model, count, [("xcopa", "sw")], OPTIONS)
         there = evaluation.evaluate(model, count, CELL, "xcopa", "sw", OPTIONS)
     here = evaluation.evaluate(*loaded("miniature-llama"), CELL, "xcopa", "sw", OPTIONS)
     pd.testing.assert_frame_equal(there, here)

@@ -35,6 +35,7 @@ class Options:
     shots_language: str = "own"
     scoring: str = "both"
     test_limit: int = 0
+    test_seed: int = 0
     prompt_template: str = "plain"
     prompt_language: str = "en"
     max_new_tokens: int = 0
@@ -57,7 +58,7 @@ class Options:
 
 
 @cache
-def load(task: str, language: str, seed: int, options: Options) -> TaskData:
+def load(task: str, language: str, options: Options) -> TaskData:
     """Load a task in a language as `tasks.load_task` does, once for all adapters."""
     return load_task(
         task,
@@ -66,7 +67,7 @@ def load(task: str, language: str, seed: int, options: Options) -> TaskData:
         shots=options.shots,
         shots_language=options.shots_language,
         limit=options.test_limit,
-        seed=seed,
+        seed=options.test_seed,
         allow_other_counts=options.allow_other_counts,
     )
 
@@ -103,7 +104,6 @@ def _shortest(tokenizer: PreTrainedTokenizerBase, right: Sequence[str]) -> int:
 def notes(
     pairs: Sequence[tuple[str, str]],
     languages: Sequence[str],
-    seed: int,
     options: Options,
 ) -> pd.DataFrame:
     """Load all pairs; return what is worth knowing: columns task, language, note.
@@ -111,7 +111,7 @@ def notes(
     That is what differs from the published data, how shots were taken, and which of the
     `languages` asked for are in none of the pairs.
     """
-    loaded = [load(*pair, seed, options) for pair in tqdm(pairs, desc="loading")]
+    loaded = [load(*pair, options) for pair in tqdm(pairs, desc="loading")]
     rows = [(d.task.name, d.language, note) for d in loaded for note in d.notes]
     served = {part for _, code in pairs for part in (code, LANGUAGES[code].base)}
     absent = [code for code in languages if code not in served]
@@ -139,7 +139,7 @@ def ask(
     """
     shots = data.shots
     if options.equal_shots:
-        about = (data.task.name, data.seed, scoring, options)
+        about = (data.task.name, scoring, options)
         shots = shots[: _equal_shots(model, tokenizer, *about)]
     form = form_of(data, scoring, options.prompt_template, options.prompt_language)
     room = positions(model)
@@ -157,14 +157,13 @@ def _equal_shots(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: str,
-    seed: int,
     scoring: str,
     options: Options,
 ) -> int:
     """Return the largest number of shots that fits in every language of a task."""
     alone = replace(options, equal_shots=False)
     codes = available(TASKS[task], options.hub_root)
-    tests = (load(task, code, seed, alone) for code in codes)
+    tests = (load(task, code, alone) for code in codes)
     asked = (ask(model, tokenizer, data, scoring, alone) for data in tests)
     return min(prompt.shots for prompts in asked for prompt in prompts)
 
@@ -183,7 +182,7 @@ def evaluate(
     Args:
         model: the base model, or the adapter that is switched on over it.
         tokenizer: the base model's.
-        cell: who this is; its seed draws the shots and the limited rows.
+        cell: who this is.
         task: a name in the table of tasks.
         language: a code that the task has.
         options: how it is asked.
@@ -196,7 +195,7 @@ def evaluate(
         ParameterError: as `load_task` and `scoring` do.
     """
     tables = []
-    data = load(task, language, cell.seed, options)
+    data = load(task, language, options)
     for scoring in options.scorings(data.task):
         prompts = ask(model, tokenizer, data, scoring, options)
         total = sum(len(prompt.continuations) or 1 for prompt in prompts)

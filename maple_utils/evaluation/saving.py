@@ -134,7 +134,7 @@ def finish(
         spoken = language if options.prompt_language == "own" else "en"
         words[f"{name} {spoken}"] = wording(task, language, options.prompt_language)
         if "generate" in options.scorings(task):
-            data = load(name, language, subject.cell.seed, options)
+            data = load(name, language, options)
             room = new_tokens(model, tokenizer, data, options)
             rooms[f"{name} {language}"] = room
         versions[name] = versions_of(task, options.hub_root)

@@ -40,7 +40,6 @@ def costs(
     model: Served,
     tokenizer: Callable,
     pairs: Sequence[tuple[str, str]],
-    seed: int,
     options: Options,
 ) -> pd.DataFrame:
     """Return what one served model would be asked, and what that takes, by task.
@@ -49,7 +48,7 @@ def costs(
     """
     asked = []
     for task, language in pairs:
-        data = load(task, language, seed, options)
+        data = load(task, language, options)
         for scoring in options.scorings(data.task):
             prompts = ask(model, tokenizer, data, scoring, options)
             texts = [prompt.text for prompt in prompts]

@@ -125,12 +125,8 @@ def _heatmap(axes: Axes, wide: pd.DataFrame, levels: pd.Series, reach: float) ->
     axes.invert_yaxis()
     sns.despine(ax=axes, left=True, bottom=True)
     row, column = np.nonzero(wide.to_numpy() < 0)
-    black = {
-        "color": "black",
-        "markersize": 1,
-        "mew": 0,
-    }  # "k" is seaborn's to redefine
-    axes.plot(column + 0.5, row + 0.5, ".", **black)
+    where = (column + 0.5, row + 0.5)  # and "k" is seaborn's to redefine
+    axes.plot(*where, ".", color="black", markersize=1, mew=0)
     for place in levels.index[levels != levels.shift()][1:]:
         axes.axhline(place, color="white", lw=2.5)
     names = map(style.language_name, wide.index)

@@ -124,6 +124,8 @@ def test_many_adapters_over_one_base_give_the_tables_of_separate_runs(base, tmp_
     card = (adapters[1] / "README.md").read_text()
     assert "| xcopa | likelihood | accuracy |" in card
     assert not predictions["prediction"].equals(tables(base)[0]["prediction"])
+    asked = ["task", "language", "scoring", "example", "shots"]  # whatever the seed
+    pd.testing.assert_frame_equal(predictions[asked], tables(base)[0][asked])
     assert set(scores.loc[scores["task"] == "heldout", "language"]) == {"en", "sw"}
 
 
