@@ -19,7 +19,7 @@ from docs.pages import ROOT, smaller
 from maple_utils import results
 
 HERE = ROOT / "docs" / "first-real-grid"
-FIGURES = ("change_by_language", "change_by_group", "score_by_rank", "verdicts")
+FIGURES = ("change_by_language", "score_by_rank")
 
 
 def keep(run: Path, kept: Path) -> None:
@@ -33,13 +33,19 @@ def keep(run: Path, kept: Path) -> None:
 
 
 def draw(runs: Path) -> None:
-    """Run 04 on the kept runs; keep some of its figures, and the verdicts."""
+    """Run 04 on the kept runs: the claims are of all tasks, the figures of `words`.
+
+    Means over tasks that not all runs were asked would compare unlike with unlike.
+    """
+    notebook = str(ROOT / "notebooks" / "04_figures.ipynb")
     with tempfile.TemporaryDirectory() as folder:
-        notebook = str(ROOT / "notebooks" / "04_figures.ipynb")
-        given = {"runs_dir": str(runs), "output_dir": folder}
-        papermill.execute_notebook(notebook, f"{folder}/04.ipynb", given, cwd=ROOT)
+        for tasks in ([], ["words"]):
+            output = Path(folder, *tasks)
+            given = {"runs_dir": str(runs), "output_dir": str(output), "tasks": tasks}
+            out = f"{folder}/{len(tasks)}.ipynb"
+            papermill.execute_notebook(notebook, out, given, cwd=ROOT)
         for name in FIGURES:
-            image = smaller(Path(folder, f"{name}.png").read_bytes())
+            image = smaller((output / f"{name}.png").read_bytes())
             (HERE / f"{name}.png").write_bytes(image)
         shutil.copy(Path(folder, "tables", "claims.csv"), HERE)
 

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 
 from maple_utils import files, printing
 from maple_utils.languages import LANGUAGES, check_languages, is_miniature, levels_among
+from maple_utils.params import short_name
 
 ONE_COLUMN, TWO_COLUMNS = 3.03, 6.3  # inches
 STYLE = {
@@ -68,6 +69,8 @@ NAMES = {  # of tasks, base models and instruction data, as their authors write 
     "xstorycloze": "XStoryCloze",
     "llama-2-7b": "Llama-2-7B",
     "mistral-7b": "Mistral-7B",
+    "gemma-3-270m": "Gemma 3 270M",
+    "smollm2-135m": "SmolLM2-135M",
     "bactrian-x-22": "Bactrian-X-22",
     "bactrian-x-mini": "Bactrian-X-mini",
     "multialpaca": "MultiAlpaca",
@@ -82,9 +85,9 @@ class NotDrawable(Exception):  # noqa: N818  (an answer, not a failure)
     """These runs cannot make the figure; the message says what is missing."""
 
 
-def name_of(short: str) -> str:
-    """Return the name of a task, base model or dataset as its authors write it."""
-    return NAMES.get(short, short)
+def name_of(name: str) -> str:
+    """Return a task, base model or dataset, or the last of its path, as it is known."""
+    return NAMES.get(short_name(name), Path(name).name)
 
 
 def language_name(code: str) -> str:
