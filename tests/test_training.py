@@ -644,7 +644,9 @@ def test_held_out_rows_are_scored_between_steps_and_change_nothing(tmp_path):
     assert [step for step, *_ in lines[0]] == [2, 4]
     assert lines[0] == lines[1]
     _, seen = meters.curves(watched.state.log_history)
-    assert seen["step"].tolist() == [2, 2, 4, 4]
+    assert seen["step"].tolist() == [0, 0, 2, 2, 4, 4]
+    first = seen[seen["step"] == 0].set_index("language")["bits per byte"]
+    assert first.to_dict() == looks.before.to_dict()
     last = seen[seen["step"] == 4].set_index("language")["bits per byte"]
     assert last.to_dict() == pytest.approx(looks.bits_per_byte().to_dict())
 

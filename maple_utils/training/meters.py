@@ -12,7 +12,7 @@ import seaborn as sns
 import torch
 from datasets import Dataset
 from matplotlib.figure import Figure
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl
 
 from maple_utils import models
 from maple_utils.forecast import shape_of
@@ -24,10 +24,12 @@ class HeldOut(TrainerCallback):
 
     From there the numbers reach checkpoints and trackers. Not added to the trainer
     until `trainer.add_callback`: after a Meter, which would count its seconds.
+    `before` are those of the untrained adapter, the log's step 0.
     """
 
     def __init__(self, trainer: Trainer, rows: Dataset):
         self.trainer, self.rows = trainer, rows
+        self.before = self.bits_per_byte()
 
     def bits_per_byte(self) -> pd.Series:
         """Return bits per byte by language, a unit that no tokenizer has a part in."""
@@ -36,14 +38,20 @@ class HeldOut(TrainerCallback):
         found = {c: bits_per_byte(r["nats"], r["bytes"])[0] for c, r in languages}
         return pd.Series(found, dtype=float).rename_axis("language")
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._log(self.before, control)
+
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % state.eval_steps == 0:
-            due = control.should_log  # which trainer.log() takes as done
-            model = self.trainer.model.eval()  # in training, TRL adds counts of its own
-            found = self.bits_per_byte().add_prefix("heldout_")
-            self.trainer.log(found.to_dict())
-            model.train()
-            control.should_log = due
+            self._log(self.bits_per_byte(), control)
+
+    def _log(self, found: pd.Series, control: TrainerControl) -> None:
+        due = control.should_log  # which trainer.log() takes as done
+        model = self.trainer.model.eval()  # in training, TRL adds counts of its own
+        self.trainer.log(found.add_prefix("heldout_").to_dict())
+        model.train()
+        control.should_log = due
 
 
 COUNTS = ("read", "passed", "learned", "seconds", "joules", "peak")
