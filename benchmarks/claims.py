@@ -30,12 +30,11 @@ from maple_utils.claims.worlds import (
     World,
     exact_scores,
     larger_model,
-    write_runs,
 )
 from maple_utils.instructions.published import PUBLISHED
 from maple_utils.languages import resource_level
 from maple_utils.params import Cell
-from tests.simulated_claims import FEW, PAPER
+from tests.simulated_claims import FEW, PAPER, write_runs
 
 QUESTIONS = 80  # per task and language
 BASES, DATA = ["llama-2-7b", "mistral-7b"], ["bactrian-x-22", "multialpaca"]

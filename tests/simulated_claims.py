@@ -1,9 +1,16 @@
-"""Score tables whose truth is known, to check the claims against."""
+"""Score tables and runs whose truth is known, to check the claims against."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from maple_utils.params import CELL
+from maple_utils import results
+from maple_utils.claims import worlds
+from maple_utils.params import CELL, Cell
 
 # The lists of paper.md, without the languages of the middle level, so that every
 # column counts; xlsum and xcopa have few low-resource languages, indicqa no other.
@@ -127,3 +134,39 @@ def training_on_seen(scores: pd.DataFrame) -> pd.DataFrame:
     runs = training(scores).drop(columns="language").drop_duplicates()
     pairs = [(data, code) for data, codes in SEEN.items() for code in codes.split()]
     return runs.merge(pd.DataFrame(pairs, columns=["instruction_data", "language"]))
+
+
+def write_runs(
+    world: worlds.World, plan: worlds.Plan, seed: int, folder: Path
+) -> np.ndarray:
+    """Write the folders that 02 and 03 would leave, as far as 04 reads them.
+
+    Returns:
+        The expected scores by run and place, in the order of `plan`.
+    """
+    rng = np.random.default_rng(seed)
+    ability = worlds.abilities(world, plan, rng)
+    tables = list(worlds.answers(ability, plan, rng))
+    scores = results.scores_from_predictions(pd.concat(tables, ignore_index=True))
+    own = dict(iter(scores.groupby(CELL)))
+    for cell, table in zip(plan.cells, tables, strict=True):
+        run = folder / cell.name
+        results.write_predictions(table, run / "predictions.parquet")
+        results.write_scores(own[tuple(cell.asdict().values())], run / "scores.parquet")
+        if not cell.is_base:
+            record = json.dumps(_record(cell, plan.trained[cell.instruction_data]))
+            (run / "train.json").write_text(record, encoding="utf-8")
+    return worlds.expected(ability, plan.places())
+
+
+def _record(cell: Cell, languages: Sequence[str]) -> dict[str, Any]:
+    """Return what 04 reads of train.json; every dataset has as many tokens."""
+    bits = {"before": 2.0, "after": 1.5}
+    return {
+        "cell": cell.name,
+        "parameters": cell.asdict(),
+        "plan": {},
+        "train": {"seconds": 1.0, "tokens": worlds.TOKENS},
+        "data": {"tokens_per_word": worlds.tokens_per_word(languages)},
+        "heldout_bits_per_byte": dict.fromkeys(languages, bits),
+    }

@@ -18,9 +18,9 @@ from maple_utils.claims.worlds import (
     abilities,
     answers,
     expected,
-    write_runs,
 )
 from maple_utils.params import CELL, Cell
+from tests.simulated_claims import write_runs
 
 BASES, DATA = ["llama-2-7b", "mistral-7b"], ["bactrian-x-22", "multialpaca"]
 PLACES = {

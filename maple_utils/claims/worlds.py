@@ -7,18 +7,15 @@ the difficulty, as real ones do. Effects and deviations are in points where the 
 steepest; near chance and near the top they come out smaller.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from maple_utils import files, results
+from maple_utils import results
 from maple_utils.claims.contrasts import WHERE
 from maple_utils.claims.evidence import MARGIN
 from maple_utils.languages import resource_level
@@ -252,46 +249,13 @@ def training(plan: Plan) -> pd.DataFrame:
     rows = [
         cell.asdict() | {"language": code, "tokens": TOKENS, "tokens_per_word": words}
         for cell in plan.cells
-        for code, words in _tokens(plan.trained.get(cell.instruction_data, ())).items()
+        for code, words in tokens_per_word(
+            plan.trained.get(cell.instruction_data, ())
+        ).items()
     ]
     return pd.DataFrame(rows)
 
 
-def write_runs(world: World, plan: Plan, seed: int, folder: Path) -> np.ndarray:
-    """Write the folders that 02 and 03 would leave, as far as 04 reads them.
-
-    Returns:
-        The expected scores by run and place, in the order of `plan`.
-    """
-    rng = np.random.default_rng(seed)
-    ability = abilities(world, plan, rng)
-    tables = list(answers(ability, plan, rng))
-    scores = results.scores_from_predictions(pd.concat(tables, ignore_index=True))
-    own = dict(iter(scores.groupby(CELL)))
-    for cell, table in zip(plan.cells, tables, strict=True):
-        run = folder / cell.name
-        results.write_predictions(table, run / "predictions.parquet")
-        results.write_scores(own[tuple(cell.asdict().values())], run / "scores.parquet")
-        if not cell.is_base:
-            record = json.dumps(_record(cell, plan.trained[cell.instruction_data]))
-            with files.atomic(run / "train.json") as draft:
-                draft.write_text(record, encoding="utf-8")
-    return expected(ability, plan.places())
-
-
-def _tokens(languages: Sequence[str]) -> dict[str, float]:
+def tokens_per_word(languages: Sequence[str]) -> dict[str, float]:
     """Return tokens per word, by language."""
     return {code: 1.5 + crc32(code.encode()) % 100 / 50 for code in languages}
-
-
-def _record(cell: Cell, languages: Sequence[str]) -> dict[str, Any]:
-    """Return what 04 reads of train.json; every dataset has as many tokens."""
-    bits = {"before": 2.0, "after": 1.5}
-    return {
-        "cell": cell.name,
-        "parameters": cell.asdict(),
-        "plan": {},
-        "train": {"seconds": 1.0, "tokens": TOKENS},
-        "data": {"tokens_per_word": _tokens(languages)},
-        "heldout_bits_per_byte": dict.fromkeys(languages, bits),
-    }
