@@ -218,7 +218,7 @@ class PrefixCache:
             input_ids=torch.tensor([tokens], device=device),
             position_ids=new[None],
             attention_mask=mask,
-            past_key_values=self.layers,
+            cache=self.layers,
             use_cache=True,
             logits_to_keep=torch.tensor(keep, device=device),
         )

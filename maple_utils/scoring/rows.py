@@ -151,7 +151,7 @@ class Rows:
             input_ids=torch.tensor(tokens, device=device)[:, None],
             position_ids=places,
             attention_mask=as_masks(self.model, distance >= 0, distance),
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         )
         self.lengths[:] = [length + 1 for length in self.lengths]
