@@ -167,6 +167,6 @@ def _record(cell: Cell, languages: Sequence[str]) -> dict[str, Any]:
         "parameters": cell.asdict(),
         "plan": {},
         "train": {"seconds": 1.0, "tokens": worlds.TOKENS},
-        "data": {"tokens_per_word": worlds.tokens_per_word(languages)},
+        "data": {"tokens_per_word": {c: worlds.tokens_per_word(c) for c in languages}},
         "heldout_bits_per_byte": dict.fromkeys(languages, bits),
     }

@@ -247,15 +247,14 @@ def larger_model(exact: pd.DataFrame, almost: bool = False) -> pd.DataFrame:
 def training(plan: Plan) -> pd.DataFrame:
     """Return what the claims read of `results.training_records` of these runs."""
     rows = [
-        cell.asdict() | {"language": code, "tokens": TOKENS, "tokens_per_word": words}
+        cell.asdict()
+        | {"language": code, "tokens": TOKENS, "tokens_per_word": tokens_per_word(code)}
         for cell in plan.cells
-        for code, words in tokens_per_word(
-            plan.trained.get(cell.instruction_data, ())
-        ).items()
+        for code in plan.trained.get(cell.instruction_data, ())
     ]
     return pd.DataFrame(rows)
 
 
-def tokens_per_word(languages: Sequence[str]) -> dict[str, float]:
-    """Return tokens per word, by language."""
-    return {code: 1.5 + crc32(code.encode()) % 100 / 50 for code in languages}
+def tokens_per_word(language: str) -> float:
+    """Return how many tokens a word of a language takes here."""
+    return 1.5 + crc32(language.encode()) % 100 / 50
