@@ -10,9 +10,9 @@ that processors worked, which other programs disturb less; the share of the FLOP
 the device reaches in a plain matrix product; the peak memory; medians of `--repeats`
 runs, the two sides in turn. On a CPU the peak is the whole process's. `roof` is the
 rate if matrix products in the kit's dtype, nothing recomputed, took all of the time.
-TRL's defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU;
-they compute in bfloat16. `--shape 7b` takes random weights in the shape of Llama-2-7B,
-bfloat16.
+TRL's defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU, and
+for the dtype, which is the kit's: its own is bfloat16, slow where the processor has no
+units for it. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
 """
 
 import argparse
@@ -42,7 +42,6 @@ from trl.trainer import utils
 from maple_utils import forecast, instructions, miniature, models, training
 from maple_utils.training import meters
 
-KIT = "this kit"
 BATCH = 16  # examples per step of the kit; TRL's defaults have 8
 SCORES_ALL = utils._use_triton  # before `training.score_responses_alone`
 
@@ -85,20 +84,21 @@ def load(source: str, bits: int, rank: int, plan: training.Plan) -> torch.nn.Mod
 
 def sides(plan: training.Plan, rows: int, at_once: int, packing: bool) -> dict:
     """Return the settings of either side; `rows` a step, `at_once` of them a pass."""
-    on_cpu = not torch.cuda.is_available()
-    kit = {
-        "use_cpu": on_cpu,
+    both = {
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": plan.dtype == torch.bfloat16,
+        "fp16": plan.dtype == torch.float16,
+    }
+    kit = both | {
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": rows // at_once,
         "padding_free": True,
         "packing": packing,
         "max_length": plan.max_length if packing else None,
         "optim": plan.optimizer,
-        "bf16": plan.dtype == torch.bfloat16,
-        "fp16": plan.dtype == torch.float16,
         "activation_checkpointing": plan.gradient_checkpointing,
     }
-    return {"TRL's defaults": {"use_cpu": on_cpu}, KIT: kit}
+    return {"TRL's defaults": both, "this kit": kit}
 
 
 def measure(model, data, tokenizer, plan, settings, given, rank) -> dict[str, float]:
@@ -155,8 +155,7 @@ def compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             data, mean_length = rows_of(given, tokenizer, plan.max_length)
             rows = training.rows_per_step(run, plan, mean_length)
             for side, settings in sides(plan, *rows, given.packing).items():
-                name = f"{side}, {dtype}" if side == KIT else side
-                both.setdefault(name, (plan, settings))
+                both[f"{side}, {dtype}"] = (plan, settings)
         yield from compared(both, data, tokenizer, given, bits, rank)
 
 
@@ -190,8 +189,7 @@ def main() -> None:
     parser.add_argument("--packing", action="store_true", help="rows filled up")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--base_model", default="miniature-llama")
-    about = "of the kit, as in 02; TRL's base has the first"
-    parser.add_argument("--dtype", nargs="+", default=["auto"], help=about)
+    parser.add_argument("--dtype", nargs="+", default=["auto"], help="as in 02")
     parser.add_argument("--shape", choices=["miniature", "7b"], default="miniature")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

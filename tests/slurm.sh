@@ -90,7 +90,8 @@ GRID
 python -m maple_utils.grid write
 cells=$(python -m maple_utils.grid status tiny | grep -o '^miniature[^ ]*')
 grid() {
-    snakemake --workflow-profile profiles/slurm --config grid=tiny --jobs 4 --retries 1 \
+    snakemake --workflow-profile profiles/slurm --config grid=tiny together=true \
+        --jobs 4 --retries 1 \
         --slurm-status-command squeue --slurm-init-seconds-before-status-checks 2 \
         --seconds-between-status-checks 2 --latency-wait 5 -- \
         $(printf 'runs/%s/evaluate.json ' $cells)

@@ -1,11 +1,9 @@
 """A plan for a budget: its costs, its file, and whether what it says of power is so."""
 
-import gc
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,14 +25,6 @@ PAPER = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
 SMALL = PAPER | {"rank": [8, 32, 128], "bits": [4, 16], "tasks": ["xcopa", "mlqa"]}
 A100 = estimate.DEVICES["a100"]
 HOURS = 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """Leave out of garbage collection what is there: statsmodels collects each time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def command(place: Path, *options: str) -> None:
