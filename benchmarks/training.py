@@ -10,9 +10,9 @@ that processors worked, which other programs disturb less; the share of the FLOP
 the device reaches in a plain matrix product; the peak memory; medians of `--repeats`
 runs, the two sides in turn. On a CPU the peak is the whole process's. `roof` is the
 rate if matrix products in the kit's dtype, nothing recomputed, took all of the time.
-TRL's defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU, and
-for the dtype, which is the kit's: its own is bfloat16, slow where the processor has no
-units for it. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
+TRL's defaults are its SFTConfig() but for `use_cpu`, without which it refuses a CPU,
+and for the dtype, which is the kit's: its own is bfloat16, slow where the processor has
+no units for it. `--shape 7b` takes random weights in the shape of Llama-2-7B, bfloat16.
 """
 
 import argparse
