@@ -194,12 +194,12 @@ def test_datasets_are_matched_by_what_they_give_to_train_on():
     assert not option.matched(20_000)  # MultiAlpaca has half of it
 
 
-@pytest.mark.parametrize(("claim", "rows"), [("C1", 100), ("C4", 250)])
-def test_the_smallest_effect_is_found_in_four_worlds_of_five(claim, rows, monkeypatch):
+@pytest.mark.parametrize("claim", ["C1", "C4"])
+def test_the_smallest_effect_is_found_in_four_worlds_of_five(claim, monkeypatch):
     """The effect is told by worlds without it, at another number of questions."""
     monkeypatch.setattr(benchmarks.design, "CALIBRATION", 8)
-    plan = small_plan(["xcopa", "belebele"], rows, [4])
+    plan = small_plan(["xcopa", "belebele"], 100, [4])
     wanted = "en es fr it no ht qu sw tr vi zh".split()
     some = {t: [c for c in codes if c in wanted] for t, codes in plan.languages.items()}
-    _, share = check(replace(plan, languages=some), claim, simulations=40)
+    _, share = check(replace(plan, languages=some), claim, simulations=24, jobs=1)
     assert 0.65 < share < 0.93

@@ -102,7 +102,7 @@ def evaluate(lm, tasks: Path, *names: str, **kwargs) -> dict:
     return lm_eval.simple_evaluate(
         model=lm,
         tasks=[f"maple_{name}" for name in names],
-        task_manager=TaskManager(include_path=str(tasks)),
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=0,
         **kwargs,
     )
