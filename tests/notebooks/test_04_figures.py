@@ -169,7 +169,7 @@ def test_the_report_stands_alone(both):
     assert "Colab" not in page
 
 
-def test_a_base_model_alone(tmp_path):
+def test_a_base_model_alone(tmp_path, capsys):
     write_run(tmp_path / "runs", BASE)
     settings = {
         "runs_dir": str(tmp_path / "runs"),
@@ -177,10 +177,11 @@ def test_a_base_model_alone(tmp_path):
         "languages": "en,hi",
         "scoring": "generate",
     }
-    notebook = run("04_figures", tmp_path, settings)
+    run_here("04_figures", settings)
     names = drawn(tmp_path / "figures")
     assert names == {"score_by_language", "score_by_bits", "verdicts"}
-    assert "change_by_language is not drawn: no finetuned run" in said(notebook)
+    printed = capsys.readouterr().out
+    assert "change_by_language is not drawn: no finetuned run" in printed
     beneath = tmp_path / "figures" / "score_by_language.csv"
     beneath = pd.read_csv(beneath)
     assert set(beneath["language"]) == {"en", "hi"}

@@ -53,18 +53,18 @@ def improvements(before: Path, after: Path) -> pd.DataFrame:
 
 def test_an_adapter_improves_three_tasks_by_more_than_their_intervals(tmp_path):
     folder = tmp_path / CELL
-    small = {"bits": 16, "train_limit": 100, "output_dir": str(folder)}
-    run_here("02_train", {**small, "rank": 8, "epochs": 2.0})
+    small = {"bits": 16, "train_limit": 50, "output_dir": str(folder)}
+    run_here("02_train", {**small, "rank": 8, "epochs": 2.0, "learning_rate": 0.005})
     asked = {
-        "tasks": "belebele,xcopa,xlsum",
+        "tasks": "belebele,words,xcopa",
         "prompt_template": "instruction",
         "shots": 0,
         "adapters": [str(folder / "adapter")],
     }
-    base = {"bits": 16, "test_limit": 40, "output_dir": str(tmp_path / "base")}
+    base = {"bits": 16, "test_limit": 24, "output_dir": str(tmp_path / "base")}
     run_here("03_evaluate", {**base, **asked})
     found = improvements(tmp_path / "base", tmp_path / "base" / CELL)
     better = found[found["change"] > found["half"]]
     tasks = better.index.get_level_values(0).unique()
     # Words of things that are not in the data cannot be learned from them; forms can.
-    assert len(tasks) >= 3, found.round(3).to_string()
+    assert len(tasks) == 3, found.round(3).to_string()
