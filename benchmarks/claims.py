@@ -8,7 +8,6 @@ are written as 02 and 03 leave them, and judged by what 04 calls.
 """
 
 import argparse
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,8 +149,7 @@ def main() -> None:
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.simulations)
     for name in given.rows:
-        # statsmodels collects garbage at each correction, which takes longer than it.
-        with Pool(given.jobs, gc.freeze) as pool:
+        with Pool(given.jobs) as pool:
             runs = pool.imap_unordered(partial(simulate, name=name), seeds)
             found = list(tqdm(runs, name, total=len(seeds)))
         rows = [row for one in found for row in one]

@@ -8,7 +8,6 @@ smallest effect that `grid design` states for a plan are simulated anew, and jud
 """
 
 import argparse
-import gc
 from functools import partial
 from itertools import product
 from multiprocessing import Pool
@@ -109,8 +108,7 @@ def check(plan: Plan, claim: str, simulations: int, jobs: int = 2) -> tuple:
     size = size_of(claim, effect, plan)
     judge = partial(found, claim=claim, size=size, plan=plan, tests=power.tests)
     seeds = range(FRESH, FRESH + simulations)
-    # statsmodels collects garbage at each correction, which takes longer than it.
-    with Pool(jobs, gc.freeze) as pool:
+    with Pool(jobs) as pool:
         shares = list(tqdm(pool.imap_unordered(judge, seeds), claim, total=len(seeds)))
     return effect, float(np.mean(shares))
 

@@ -1,6 +1,5 @@
 """Fixtures shared by all tests: the offline world and, where present, real rows."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -22,11 +21,3 @@ def shared_hub() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the grid's tests first: they are long, and one worker has their workspace."""
     items.sort(key=lambda item: item.path.name != "test_snakefile.py")
-
-
-def pytest_collection_finish() -> None:
-    """Leave all that is imported by now out of garbage collection.
-
-    statsmodels collects at each of Holm's corrections, which would look through it.
-    """
-    gc.freeze()

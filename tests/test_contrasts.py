@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from maple_utils.claims import contrasts, factors
 from tests import simulated_claims as simulated
@@ -110,3 +111,11 @@ def test_equal_factors_are_rarely_told_apart() -> None:
         )
         wrong += factors.factor_difference(contrasts.primary_scores(table)).p < 0.05
     assert wrong <= 4
+
+
+def test_holm_corrects_as_statsmodels_does() -> None:
+    rng = np.random.default_rng(0)
+    for p in (rng.random(40) ** 3, np.repeat([0.3, 0.01, 0.02], 4), [0.5]):
+        expected = multipletests(p, method="holm")[1]
+        assert contrasts.holm(p) == pytest.approx(expected, abs=1e-12)
+    assert len(contrasts.holm([])) == 0

@@ -1,12 +1,14 @@
 """The measurements of `make gpu`, at their small shape, on any machine."""
 
 import json
-import os
 import subprocess
 import sys
 
+import pytest
+import torch
 import yaml
 
+from benchmarks import gpu
 from tests.notebooks.running import ROOT
 
 COMMAND = [sys.executable, "-m", "benchmarks.gpu"]
@@ -36,14 +38,11 @@ def test_the_small_shape_is_measured_whole_and_fitted(tmp_path):
     assert block["bandwidth"] > 1e8
 
 
-def test_seven_billion_parameters_want_a_gpu(tmp_path):
-    asked = subprocess.run(
-        [*COMMAND, "--out", tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert asked.returncode == 2
-    told = asked.stderr.splitlines()[-1]
+def test_seven_billion_parameters_want_a_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
     assert told == "shape: got 7b without a GPU; allowed: --shape small"

@@ -3,7 +3,6 @@
 Costs are those of `estimate`, effects those of `power`; the grids are in `proposals`.
 """
 
-import gc
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,8 +119,7 @@ def affordable(every: Sequence[Option], given: Budget) -> list[Option]:
 
 def powers(wanted: Sequence[Option], jobs: int = 2) -> list[Power]:
     """Simulate each option's runs, in so many processes, with a bar."""
-    # statsmodels collects garbage at each correction, which takes longer than it.
-    with Pool(jobs, gc.freeze) as pool:
+    with Pool(jobs) as pool:
         runs = pool.imap(simulate, [option.plan() for option in wanted])
         return list(tqdm(runs, "simulated", total=len(wanted)))
 
