@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the offline world and, where present, real rows."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,3 +22,8 @@ def shared_hub() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the grid's tests first: they are long, and one worker has their workspace."""
     items.sort(key=lambda item: item.path.name != "test_snakefile.py")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of garbage collection, which often runs here."""
+    gc.freeze()

@@ -63,7 +63,9 @@ def run_rows(
                     raise
                 most, budget = max(1, most // 2), budget // 2
                 FITTING[model] = budget
-            free_memory()
+            else:
+                continue
+            free_memory()  # not under `except`: the error holds tensors
     return [answers[i] for i in range(len(paths))]
 
 
