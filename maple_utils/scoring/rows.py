@@ -63,9 +63,7 @@ def run_rows(
                     raise
                 most, budget = max(1, most // 2), budget // 2
                 FITTING[model] = budget
-            else:
-                continue
-            free_memory()  # not under `except`: the error holds tensors
+            free_memory()
     return [answers[i] for i in range(len(paths))]
 
 
