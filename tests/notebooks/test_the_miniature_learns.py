@@ -20,7 +20,7 @@ def test_base_models_answer_above_chance_in_english(base_model, tmp_path):
         "bits": 16,
         "tasks": list(CHANCE),
         "languages": "en",
-        "test_limit": 0,
+        "test_limit": 60,
         "output_dir": str(tmp_path / "base"),
     }
     run_here("03_evaluate", parameters)
