@@ -64,7 +64,7 @@ def student(value: float, variance: float, df: float, **details: object) -> Esti
 def holm(p: ArrayLike) -> np.ndarray:
     """Return p-values corrected by Holm's method (1979), each at most 1.
 
-    statsmodels has it too, and collects garbage at each call: seconds beside torch.
+    statsmodels has it too, and collects garbage at each call: .3 s beside torch.
     """
     given = np.asarray(p, dtype=float)
     order = given.argsort()
