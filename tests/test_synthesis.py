@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from statistics import median
 from traceback import format_exception
 
 import pandas as pd
@@ -378,18 +379,20 @@ def test_multialpaca_goes_on_with_the_prompts_of_a_whole_run(tmp_path):
 def test_the_forecast_for_the_miniature_is_within_a_factor_of_two(
     recipe, tmp_path, monkeypatch
 ):
-    """In seconds of the processor, which a busy machine does not stretch."""
+    """In seconds of the processor, which a busy machine stretches less; three times."""
     monkeypatch.setattr(time, "perf_counter", time.process_time)
-    languages, mine = ["en", "es", "sw", "zh"], session(tmp_path)
+    languages, ratios = ["en", "es", "sw", "zh"], []
     marked = recipe.mark(seeds.checked(miniature.seeds()))
     start = seeds.choose(marked, languages, 400, seed=0)
-    work = job(start, languages, "miniature", "miniature", mine)
-    minutes = forecast(recipe, work)["minutes"].sum()
-    before = time.process_time()
-    made = recipe.make(work)
-    taken = (time.process_time() - before) / 60
-    assert len(made.kept) > 500
-    assert taken / 2 < minutes < 2 * taken
+    for number in range(3):
+        mine = session(tmp_path / str(number))
+        work = job(start, languages, "miniature", "miniature", mine)
+        minutes = forecast(recipe, work)["minutes"].sum()
+        before = time.process_time()
+        made = recipe.make(work)
+        ratios.append(60 * minutes / (time.process_time() - before))
+        assert len(made.kept) > 500
+    assert 1 / 2 < median(ratios) < 2
 
 
 def test_a_forecast_counts_every_language_and_asks_nobody(tmp_path):
