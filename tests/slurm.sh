@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# A grid of eight cells, two of them base models, through the SLURM executor: one job is
-# ended by scancel, one by SIGKILL, both are tried again, and the same command then runs
-# nothing.
+# A grid of eight cells and two base models through the SLURM executor: one job is ended by
+# scancel, one by SIGKILL, both are tried again, and the same command then runs nothing.
 #
 #     tests/slurm.sh [FOLDER]      # as root, with slurm-wlm and munge from Debian
 #
@@ -69,15 +68,15 @@ slurmd
 for _ in $(seq 30); do [ "$(sinfo -ho %t)" = idle ] && break; sleep 1; done
 [ "$(sinfo -ho %t)" = idle ] || { cat "$place"/slurm*.log; exit 1; }
 
-# --- a workspace with a grid of eight cells: six adapters, two base models
+# --- a workspace with a grid of eight cells
 cd "$place"
 cp -r "$root/notebooks" "$root/params" "$root/profiles" "$root/Snakefile" .
 cp -r "$root/maple_utils" .
 export PYTHONPATH=$place  # so that nothing changes while it runs
 cat > params/tiny.yaml <<GRID
 base_model: [miniature-llama]
-instruction_data: [bactrian-x-mini]
-rank: [2, 4, 8]
+instruction_data: [bactrian-x-mini, multialpaca-mini]
+rank: [2, 4]
 bits: [4, 16]
 seed: [0]
 train_limit: 4
@@ -121,7 +120,7 @@ wait $first || { tail -50 first.log; exit 1; }
 echo "$(grep -c 'Trying to restart job' first.log) tried again;" \
     "$(count train.json) trained, $(count evaluate.json) evaluated"
 [ "$(grep -c 'Trying to restart job' first.log)" = 2 ]
-[ "$(count train.json)" = 6 ] && [ "$(count evaluate.json)" = 8 ]
+[ "$(count train.json)" = 8 ] && [ "$(count evaluate.json)" = 10 ]
 
 # --- the same command again
 touch before

@@ -21,4 +21,4 @@ def test_a_grid_on_slurm_survives_scancel_and_sigkill(tmp_path):
     if ran.returncode == 77:
         pytest.skip(ran.stdout.strip().splitlines()[-1])
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "2 tried again; 6 trained, 8 evaluated" in ran.stdout
+    assert "2 tried again; 8 trained, 10 evaluated" in ran.stdout

@@ -239,6 +239,7 @@ def test_other_code_reruns_nothing_until_it_is_asked_to(whole):
     assert again.returncode == 0, again.stderr
 
     notebook.write_text(before)
+    assert planned(whole) == set()
     assert by_other_code(whole) == [DONE[1]]
     told = python(whole, "maple_utils.grid", "status", "tiny")
     (line,) = (line for line in told if "other code: 03_evaluate" in line)

@@ -123,7 +123,7 @@ def test_bad_luck_before_is_no_gain_after():
     row = calibration.ROWS["low-resource languages near chance"]
     plan = replace(PLAN, rows=30)
     covered = []
-    for seed in range(10):
+    for seed in range(16):
         evidence, _ = calibration.evidence_of(row, plan, seed)
         found = claims.CLAIMS[4].finding(evidence).estimate
         covered.append(found.low <= 0 <= found.high)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import papermill
 import pytest
 import torch
 from nbclient.exceptions import DeadKernelError
@@ -17,7 +18,7 @@ from maple_utils.errors import ParameterError
 from maple_utils.results import PREDICTIONS_COLUMNS, SCORES_COLUMNS
 from maple_utils.training import cards
 from tests.model_server import answer, serve
-from tests.notebooks.running import run, run_here
+from tests.notebooks.running import error_line, run, run_here
 
 SMALL = {
     "test_limit": 4,
@@ -216,6 +217,12 @@ def test_what_cannot_be_evaluated_ends_in_one_line(tmp_path, given, line):
     assert re.search(line, str(error.value))
     assert "\n" not in str(error.value)
     assert not output.exists()
+
+
+def test_papermill_ends_with_the_line(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run("03_evaluate", tmp_path, {"tasks": "xkopa"})
+    assert "ParameterError: tasks: got 'xkopa'; allowed: any" in error_line(error.value)
 
 
 def test_real_rows(shared_hub, tmp_path):
